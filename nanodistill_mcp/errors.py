@@ -1,0 +1,76 @@
+"""Failures someone can act on, classed by who can fix them.
+
+Each says what happened and what to do next. Only these reach the agent as text: the words of a teacher, a file or a
+library are data and never become part of an error. Keep them picklable: a worker records them in ``exit.json``.
+"""
+
+
+class NanodistillError(Exception):
+    """An anticipated failure: what happened, then what to do next."""
+
+    kind = "error"
+
+    def __init__(self, what: str, *, next_step: str) -> None:
+        super().__init__(what, next_step)
+        self.what = what
+        self.next_step = next_step
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.next_step}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.what, self.next_step)
+
+
+def _rebuild(cls: type[NanodistillError], what: str, next_step: str) -> NanodistillError:
+    error = cls.__new__(cls)
+    NanodistillError.__init__(error, what, next_step=next_step)
+    return error
+
+
+class UserInputError(NanodistillError):
+    """The caller can fix it: an argument, a seed file, a name."""
+
+    kind = "input"
+
+
+class ConfigurationError(NanodistillError):
+    """The person who configured the server can fix it: a key, an endpoint, an allowed directory."""
+
+    kind = "configuration"
+
+
+class RunStateError(NanodistillError):
+    """The call does not fit the run's present state: a stage is missing, another job runs, the run is newer."""
+
+    kind = "state"
+
+
+class TeacherError(NanodistillError):
+    """The teacher's provider stopped the stage: a refused key, no credit, an unknown model, an outage."""
+
+    kind = "teacher"
+
+
+class BudgetError(NanodistillError):
+    """The next call does not fit under the run's cap; everything paid for is kept."""
+
+    kind = "budget"
+
+
+class TrainingError(NanodistillError):
+    """Training could not start or could not go on: memory, data that do not fit, a loss that is not a number."""
+
+    kind = "training"
+
+
+class ExportError(NanodistillError):
+    """The student could not be written in the asked form, or what was written answers differently."""
+
+    kind = "export"
+
+
+class DamagedRunError(NanodistillError):
+    """A file of the run folder is not what it should be."""
+
+    kind = "damaged"

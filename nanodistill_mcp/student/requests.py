@@ -1,0 +1,226 @@
+"""What a worker asks of a student process, and what it answers: one request file, one result file, events as lines.
+
+A student process reads its request, appends events to ``metrics_path`` while it works and writes ``result_path`` last,
+atomically. A result that is missing means the process died; the log says how, the exit code says by what.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Message = dict[str, str]
+"""``{"role": "system" | "user" | "assistant", "content": text}``, the chat form MLX-LM reads."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class InspectRequest(_Record):
+    """Is this student there, safe and loadable? Loads the tokenizer, never the weights."""
+
+    kind: Literal["inspect"] = "inspect"
+    student: str
+    result_path: Path
+
+
+class StudentFacts(_Record):
+    """What is known of a student before training it."""
+
+    student: str
+    student_path: Path | None = Field(description="The folder that holds it; None while it is only on the hub.")
+    model_type: str
+    parameters: int
+    bytes_on_disk: int
+    bytes_to_download: int = 0
+    layers: int
+    quantized_bits: int | None = None
+    max_position_embeddings: int
+    has_chat_template: bool
+    thinks_natively: bool = Field(description="Its tokenizer has single tokens for <think> and </think>.")
+    licence: str = ""
+    warnings: list[str] = []
+
+
+class Recipe(_Record):
+    """Every training option, resolved: nothing is left to a default of the trainer."""
+
+    fine_tune_type: Literal["lora", "dora", "full"] = "lora"
+    iters: int = Field(ge=1, description="Batches; an optimizer update every grad_accumulation_steps of them.")
+    batch_size: int = Field(ge=1)
+    grad_accumulation_steps: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    lr_schedule: Literal["constant", "cosine", "linear"]
+    warmup_updates: int = Field(ge=0)
+    final_lr_ratio: float = Field(ge=0, le=1)
+    optimizer: Literal["adam", "adamw"]
+    weight_decay: float = Field(ge=0)
+    lora_rank: int = Field(ge=1)
+    lora_scale: float = Field(gt=0, description="Absolute, as MLX-LM reads it: the update is scale × B·A.")
+    lora_dropout: float = Field(ge=0, lt=1)
+    lora_keys: list[str] | None = Field(description="Block-relative module names; None means every linear layer.")
+    num_layers: int = Field(description="Trained blocks counted from the last; -1 means all.")
+    max_seq_length: int = Field(ge=8)
+    mask_prompt: bool = True
+    grad_checkpoint: bool
+    steps_per_eval: int = Field(ge=1)
+    steps_per_checkpoint: int = Field(ge=1)
+    patience: int = Field(ge=0, description="Evaluations without a better validation loss before it stops; 0 is never.")
+    seed: int
+
+
+class TrainRequest(_Record):
+    """Train an adapter. Resumes from the newest verified checkpoint when there is one."""
+
+    kind: Literal["train"] = "train"
+    student: str
+    dataset_dir: Path = Field(description="train.jsonl and valid.jsonl in the chat form.")
+    checkpoints_dir: Path
+    adapter_dir: Path = Field(description="Receives adapters.safetensors and adapter_config.json when training is done.")
+    metrics_path: Path
+    control_path: Path = Field(description='Atomically replaced by the caller: {"want": "run" | "pause" | "cancel"}.')
+    result_path: Path
+    recipe: Recipe
+
+
+class TrainResult(_Record):
+    """How training ended. ``best_iteration`` is the checkpoint the adapter was taken from."""
+
+    stopped: Literal["finished", "early", "cancelled"]
+    iterations: int
+    best_iteration: int
+    first_train_loss: float
+    final_train_loss: float
+    best_valid_loss: float | None
+    trained_tokens: int
+    trainable_parameters: int
+    peak_memory_gb: float
+    elapsed_s: float
+    rows_trained: int
+    rows_dropped: int = Field(description="Rows longer than max_seq_length: dropped, never cut.")
+    resumed_from: int = 0
+    adapter_sha256: str
+
+
+class Variant(_Record):
+    """One model to ask: the base, or the base with an adapter."""
+
+    name: str
+    adapter_dir: Path | None = None
+
+
+class GenerateRequest(_Record):
+    """Answer prompts with one or more variants of a student, greedily and in batches. Rows already answered are kept."""
+
+    kind: Literal["generate"] = "generate"
+    student: str
+    variants: list[Variant]
+    prompts_path: Path = Field(description='JSONL of {"id": str, "messages": [Message]}.')
+    output_path: Path = Field(description="JSONL of Generated rows, appended batch by batch, in any order.")
+    metrics_path: Path
+    result_path: Path
+    max_tokens: int = Field(ge=1)
+    batch_size: int = Field(default=16, ge=1)
+
+
+class Generated(_Record):
+    """One answer. ``text`` is what the model wrote after the prompt, special tokens left out."""
+
+    id: str
+    variant: str
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    elapsed_s: float = Field(description="This row's share of its batch.")
+    finish_reason: Literal["stop", "length"]
+
+
+class ExportRequest(_Record):
+    """Fuse the adapter into unquantized weights and write a GGUF file from them, in one pass."""
+
+    kind: Literal["export"] = "export"
+    student: str
+    adapter_dir: Path
+    fused_dir: Path = Field(description="Receives the fused model in MLX/HF form; its adapters/ folder is left alone.")
+    gguf_path: Path
+    quantization: str
+    metrics_path: Path
+    result_path: Path
+
+
+class ExportResult(_Record):
+    """What was written. ``tensor_types`` counts tensors by GGUF type."""
+
+    gguf_bytes: int
+    gguf_sha256: str
+    architecture: str
+    quantization: str
+    tensor_types: dict[str, int]
+    quantizer: Literal["ggml", "numpy"]
+    stop_texts: list[str]
+    context_length: int
+    elapsed_s: float
+
+
+class VerifyRequest(_Record):
+    """Load a GGUF file in llama.cpp, hold it against the fused model, and answer prompts with it.
+
+    Runs in a process of its own: a bad file can abort llama.cpp.
+    """
+
+    kind: Literal["verify"] = "verify"
+    gguf_path: Path
+    fused_dir: Path
+    prompts_path: Path
+    output_path: Path
+    metrics_path: Path
+    result_path: Path
+    max_tokens: int = Field(ge=1)
+    parity_prompts: int = Field(default=3, ge=0, description="Prompts whose next-token distributions are compared.")
+
+
+class VerifyResult(_Record):
+    """The parity of a GGUF file with the fused model it was written from."""
+
+    loads: bool
+    runtime: str
+    strings_checked: int
+    strings_equal: int
+    prompt_ids_equal: bool
+    positions_compared: int
+    top1_agreement: float | None
+    mean_kl: float | None = Field(description="KL(fused ‖ GGUF) in nats, mean over the compared positions.")
+    stops_by_itself: bool
+    warnings: list[str] = []
+
+
+class AskGgufRequest(_Record):
+    """Answer prompts with a GGUF file in llama.cpp. ``variant`` names it in the rows."""
+
+    kind: Literal["ask_gguf"] = "ask_gguf"
+    gguf_path: Path
+    variant: str = "gguf"
+    prompts_path: Path
+    output_path: Path
+    metrics_path: Path
+    result_path: Path
+    max_tokens: int = Field(ge=1)
+
+
+class Done(_Record):
+    """The result of a request that has nothing more to say than that it was carried out."""
+
+    rows: int = 0
+
+
+class Failed(_Record):
+    """An anticipated failure of a student process, in our own words."""
+
+    failed: Literal[True] = True
+    kind: str
+    what: str
+    next_step: str
+
+
+StudentRequest = InspectRequest | TrainRequest | GenerateRequest | ExportRequest | VerifyRequest | AskGgufRequest

@@ -1,0 +1,48 @@
+"""The shapes a teacher answers in. Flat, because some providers break nested references in a schema."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _AnswerShape(BaseModel):
+    model_config = ConfigDict(extra="ignore", str_strip_whitespace=True)
+
+
+class WorkedSolution(_AnswerShape):
+    """A worked solution of one input. The answer comes after the work, so that it can follow from it."""
+
+    solution: str = Field(min_length=1, description="The worked solution: short, concrete steps that lead to the answer.")
+    answer: str = Field(min_length=1, description="The final answer alone, in exactly the form the task asks for.")
+
+
+class PolicyDraft(_AnswerShape):
+    """The task's policy in ten fields, and a proposal for how answers are to be compared."""
+
+    task_description: str = Field(min_length=1, description="What the task is, in two or three sentences.")
+    input_format: str = Field(min_length=1, description="What an input looks like.")
+    output_format: str = Field(min_length=1, description="What an answer looks like, exactly.")
+    reasoning_style: str = Field(min_length=1, description="How a good worked solution reads.")
+    key_constraints: list[str] = Field(description="Rules every example must keep.")
+    difficulty_level: Literal["easy", "medium", "hard", "mixed"] = Field(description="How hard the examples are.")
+    reasoning_patterns: list[str] = Field(description="The kinds of step the solutions use.")
+    examples_summary: str = Field(min_length=1, description="What the examples cover, and what they leave out.")
+    input_length_range: list[int] = Field(description="Shortest and longest input, in characters.")
+    output_length_range: list[int] = Field(description="Shortest and longest answer, in characters.")
+    checker: Literal["exact", "normalized", "numeric", "choice", "json"] = Field(
+        description="How two answers are compared: choice when answers come from a short fixed list."
+    )
+    choices: list[str] = Field(default=[], description="The fixed list of answers, when checker is choice.")
+
+
+class NewExample(_AnswerShape):
+    """One new example of the task."""
+
+    input: str = Field(min_length=1)
+    output: str = Field(min_length=1)
+
+
+class NewExamples(_AnswerShape):
+    """New examples of the task, unlike the ones shown."""
+
+    examples: list[NewExample]
