@@ -1,0 +1,307 @@
+"""The inside of a worker: it says it lives, listens to its control file, and owns the student process it starts.
+
+Two locks tell the whole truth from outside. The worker's is held by this process alone. The trainer's is held by every
+student process and its children, also after this process was killed: an orphan is seen, never missed.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import anyio
+from pydantic import BaseModel
+
+from nanodistill_mcp.errors import NanodistillError, RunStateError, TrainingError
+from nanodistill_mcp.jobs import processes
+from nanodistill_mcp.jobs.locks import is_same_file, open_lock, try_lock
+from nanodistill_mcp.runs.files import append_line, read_json, write_json
+from nanodistill_mcp.runs.paths import JobPaths
+from nanodistill_mcp.runs.records import Control, Exit, Heartbeat, JobRequest, WorkerRecord
+from nanodistill_mcp.runs.store import Run, now, read_record
+
+_BEAT_S = 0.5
+_CONTROL_S = 0.1
+_CHILD_POLL_S = 0.05
+_GRACE_S = 2.0
+
+Stage = Callable[["Job"], Awaitable[dict[str, Any]]]
+
+
+class Job:
+    """What a stage sees of the process it runs in."""
+
+    def __init__(self, run: Run, paths: JobPaths, request: JobRequest) -> None:
+        self.run = run
+        self.paths = paths
+        self.request = request
+        self._heartbeat = Heartbeat(at=now())
+        self._resumed = anyio.Event()
+        self._resumed.set()
+        self._locks: list[int] = []
+        self._worker = WorkerRecord(nonce=request.nonce, started_at=now(), worker=processes.identity(os.getpid()))
+        write_json(paths.worker, self._worker.model_dump())
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the caller asked the stage to do."""
+        return self.request.arguments
+
+    def progress(self, done: int, total: int, message: str = "", **live: object) -> None:
+        """Say how far the stage is. Shown by get_status within a second."""
+        beat = self._heartbeat
+        self._heartbeat = beat.model_copy(
+            update={"done": done, "total": total, "message": message or beat.message, "live": {**beat.live, **live}}
+        )
+
+    def event(self, name: str, **fields: object) -> None:
+        """Record a decision or a milestone, one line, for people."""
+        append_line(self.paths.events, {"at": now(), "event": name, **fields})
+
+    async def checkpoint(self) -> None:
+        """Wait here while the job is paused. Called between units of work, such as before a paid call."""
+        await self._resumed.wait()
+
+    @asynccontextmanager
+    async def one_at_a_time(self, lock_path: Path) -> AsyncIterator[None]:
+        """Hold a machine-wide lock, waiting in state ``queued`` while another process of this user holds it."""
+        fd = open_lock(lock_path)
+        self._locks.append(fd)
+        try:
+            if not try_lock(fd):
+                self.event("queued")
+                self._phase("queued")
+                while not try_lock(fd):
+                    await anyio.sleep(_CONTROL_S)
+                self._phase("running")
+            yield
+        finally:
+            self._locks.remove(fd)
+            os.close(fd)
+
+    async def run_student[R: BaseModel](
+        self, request: BaseModel, answer: type[R], on_metric: Callable[[dict[str, Any]], None] | None = None
+    ) -> R:
+        """Run one request in a student process and return its result.
+
+        Args:
+            request: A student request with ``kind``, ``result_path`` and, where it reports, ``metrics_path``.
+            answer: The result's type.
+            on_metric: Called with each event line the process appends.
+
+        Raises:
+            NanodistillError: The process reported a failure it knows.
+            TrainingError: It died; says how.
+        """
+        fields = request.model_dump(mode="json")
+        kind, result_path = fields["kind"], Path(fields["result_path"])
+        request_path = result_path.with_suffix(".request.json")
+        write_json(request_path, fields)
+        result_path.unlink(missing_ok=True)
+        metrics = _Tail(Path(fields["metrics_path"])) if "metrics_path" in fields else None
+        child = self._start_child(request_path)
+        try:
+            while (code := child.poll()) is None:
+                await anyio.sleep(_CHILD_POLL_S)
+                _report(metrics, on_metric)
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True):
+                await _stop(child)
+            raise
+        finally:
+            processes.signal_group(child.pid, signal.SIGKILL)  # stragglers of its group
+        _report(metrics, on_metric)
+        result = read_json(result_path)
+        if result is None:
+            raise _died(kind, code)
+        if result.get("failed"):
+            raise rebuild_error(result)
+        return answer.model_validate(result)
+
+    def _start_child(self, request_path: Path) -> subprocess.Popen[bytes]:
+        trainer_lock = open_lock(self.run.paths.trainer_lock)
+        try:
+            if not try_lock(trainer_lock):
+                raise RunStateError(
+                    "A student process of an earlier worker still runs.", next_step="Call the tool again in a few seconds."
+                )
+            with self.paths.log.open("ab") as log:
+                child = subprocess.Popen(
+                    processes.command("student.child", str(request_path)),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=self.run.paths.root,
+                    env=processes.environment(_STUDENT_ENVIRONMENT),
+                    pass_fds=(trainer_lock, *self._locks),
+                    start_new_session=True,
+                )
+        finally:
+            os.close(trainer_lock)  # from here only the student's tree holds it
+        self._worker = self._worker.model_copy(update={"trainer": processes.identity(child.pid)})
+        write_json(self.paths.worker, self._worker.model_dump())
+        return child
+
+    def _phase(self, phase: Literal["queued", "running", "paused"]) -> None:
+        self._heartbeat = self._heartbeat.model_copy(update={"phase": phase})
+
+    async def beat(self) -> None:
+        """Write the heartbeat until cancelled. Not flushed: it proves nothing and may be lost."""
+        while True:
+            self.write_heartbeat()
+            await anyio.sleep(_BEAT_S)
+
+    def write_heartbeat(self) -> None:
+        """Write how far the job is, now."""
+        self._heartbeat = self._heartbeat.model_copy(update={"at": now()})
+        write_json(self.paths.heartbeat, self._heartbeat.model_dump(), durable=False)
+
+    async def listen(self, scope: anyio.CancelScope) -> None:
+        """Follow the control file until a cancel is wanted."""
+        while True:
+            control = read_record(self.paths.control, Control)
+            match control.want if control else "run":
+                case "cancel":
+                    scope.cancel()
+                    return
+                case "pause" if self._resumed.is_set():
+                    self._resumed = anyio.Event()
+                    self._phase("paused")
+                    self.event("paused")
+                case "run" if not self._resumed.is_set():
+                    self._resumed.set()
+                    self._phase("running")
+                    self.event("resumed")
+                case _:
+                    pass
+            await anyio.sleep(_CONTROL_S)
+
+
+_STUDENT_ENVIRONMENT = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false", "GGML_NO_BACKTRACE": "1"}
+
+
+def claim(run: Run, job: JobPaths, nonce: str, lock: int) -> Job | None:
+    """Take over the lock that was handed to this process; None when it was not, or the request is not for us."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    os.set_inheritable(lock, False)  # noqa: FBT003 - the standard library's own signature
+    if not is_same_file(lock, run.paths.worker_lock) or not try_lock(lock):
+        print("No lock was handed over.", file=sys.stderr)
+        return None
+    request = read_record(job.request, JobRequest)
+    if request is None or request.nonce != nonce:
+        print("The job's request is not the one this process was started for.", file=sys.stderr)
+        return None
+    return Job(run, job, request)
+
+
+async def carry_out(job: Job, stage: Stage) -> Exit | None:
+    """Run a stage to its end and write its exit record, last.
+
+    Returns:
+        The record; None when this process was asked to end (SIGTERM), so that the job counts as interrupted.
+    """
+    began = time.monotonic()
+    job.event("started", stage=job.request.stage)
+    summary: dict[str, Any] | None = None
+    failure: NanodistillError | None = None
+    terminated = False
+    with anyio.CancelScope() as scope:
+
+        async def end_on_signal() -> None:
+            nonlocal terminated
+            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                async for _ in signals:
+                    terminated = True
+                    scope.cancel()
+
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(job.beat)
+                tasks.start_soon(job.listen, scope)
+                tasks.start_soon(end_on_signal)
+                summary = await stage(job)
+                tasks.cancel_scope.cancel()
+        except* NanodistillError as group:
+            failure = _first(group)
+    if terminated:
+        job.event("terminated")
+        return None
+    ended = {"ended_at": now(), "elapsed_s": round(time.monotonic() - began, 3)}
+    if failure is not None:
+        record = Exit(outcome="failed", error_kind=failure.kind, what=failure.what, next_step=failure.next_step, **ended)
+    elif summary is None:
+        record = Exit(outcome="cancelled", **ended)
+    else:
+        record = Exit(outcome="done", summary=summary, **ended)
+    job.write_heartbeat()
+    job.event("ended", outcome=record.outcome)
+    write_json(job.paths.exit, record.model_dump())
+    return record
+
+
+def keep_awake() -> None:
+    """On a Mac, keep the machine from idle sleep for as long as this process lives."""
+    if sys.platform == "darwin":
+        subprocess.Popen(["/usr/bin/caffeinate", "-i", "-w", str(os.getpid())], stdin=subprocess.DEVNULL)
+
+
+def rebuild_error(failed: dict[str, Any]) -> NanodistillError:
+    """The error a child process reported, as the class it was."""
+    classes = {cls.kind: cls for cls in NanodistillError.__subclasses__()}
+    cls = classes.get(failed["kind"], NanodistillError)
+    return cls(failed["what"], next_step=failed["next_step"])
+
+
+def _first(group: BaseExceptionGroup[NanodistillError]) -> NanodistillError:
+    for error in group.exceptions:
+        return _first(error) if isinstance(error, BaseExceptionGroup) else error
+    raise AssertionError
+
+
+def _died(kind: str, code: int) -> TrainingError:
+    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+    memory = " It probably ran out of memory." if code in (-signal.SIGKILL, -signal.SIGABRT, -signal.SIGSEGV) else ""
+    return TrainingError(
+        f"The student process ({kind}) {how} without a result.{memory}",
+        next_step="Read the end of its log with read_artifact(artifact='log.txt'); a smaller student, batch_size or max_seq_length needs less memory.",
+    )
+
+
+async def _stop(child: subprocess.Popen[bytes]) -> None:
+    """Let the process save and end; then make it end."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        processes.signal_group(child.pid, number)
+        with anyio.move_on_after(_GRACE_S):
+            while child.poll() is None:
+                await anyio.sleep(_CHILD_POLL_S)
+            return
+
+
+class _Tail:
+    """New complete lines of a file that another process appends to."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = path.stat().st_size if path.exists() else 0
+
+    def read(self) -> list[dict[str, Any]]:
+        import json
+
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as stream:
+            stream.seek(self._offset)
+            whole, newline, _ = stream.read().rpartition(b"\n")
+        self._offset += len(whole) + len(newline)
+        return [json.loads(line) for line in whole.splitlines() if line]
+
+
+def _report(metrics: _Tail | None, on_metric: Callable[[dict[str, Any]], None] | None) -> None:
+    for line in metrics.read() if metrics and on_metric else ():
+        if on_metric is not None:
+            on_metric(line)

@@ -1,0 +1,219 @@
+"""Bytes on disk that are whole or absent: atomic files, appended lines, and reading without following links."""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nanodistill_mcp.errors import DamagedRunError, UserInputError
+
+_NO_FOLLOW = os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def full_fsync(fd: int) -> None:
+    """Push a file to the medium. macOS's fsync stops at the drive's cache; F_FULLFSYNC does not."""
+    if sys.platform == "darwin":
+        try:
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+        except OSError as error:  # not every file system offers it
+            if error.errno not in (errno.ENOTSUP, errno.EINVAL, errno.ENOTTY):
+                raise
+        else:
+            return
+    os.fsync(fd)
+
+
+def fsync_dir(directory: Path) -> None:
+    """Make a rename or a new name in this directory durable."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Replace a file so that a reader sees the old content or the new, never a part.
+
+    Args:
+        path: The file. Its directory must exist; the temporary file lies beside it.
+        data: The whole new content.
+        durable: Flush file and directory before returning. Leave out for what may be lost with the power.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o600)
+    try:
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+            if durable:
+                full_fsync(fd)
+        finally:
+            os.close(fd)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        fsync_dir(path.parent)
+
+
+def write_json(path: Path, value: object, *, durable: bool = True) -> None:
+    """Write one JSON value atomically, readable by people."""
+    write_atomic(path, json.dumps(value, ensure_ascii=False, indent=1, default=str).encode() + b"\n", durable=durable)
+
+
+def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write a whole JSONL file atomically: it exists only when it is complete."""
+    body = "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+    write_atomic(path, body.encode())
+
+
+def read_json(path: Path) -> Any | None:  # noqa: ANN401 - any JSON value
+    """Read a JSON file; None when there is none.
+
+    Raises:
+        DamagedRunError: The file is there and is not JSON.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        return json.loads(data)
+    except ValueError:
+        raise DamagedRunError(
+            f"{path.name} of this run is not readable JSON.",
+            next_step="Restore the file from a copy, or delete_run and create the run again.",
+        ) from None
+
+
+def append_line(path: Path, value: dict[str, Any]) -> None:
+    """Append one JSON line with a single write. Not flushed: a completed write survives the death of the process."""
+    line = json.dumps(value, ensure_ascii=False, default=str).encode() + b"\n"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NO_FOLLOW, 0o600)
+    try:
+        os.write(fd, line)
+    finally:
+        os.close(fd)
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the JSON objects of a JSONL file; nothing when there is none.
+
+    A last line that is torn (no newline, or not JSON) is what a death in mid-append leaves, and is left out.
+
+    Raises:
+        DamagedRunError: A line before the last is not a JSON object.
+    """
+    try:
+        stream = path.open("rb")
+    except FileNotFoundError:
+        return
+    with stream:
+        damaged_at = 0
+        for number, line in enumerate(stream, 1):
+            if damaged_at:
+                raise DamagedRunError(
+                    f"Line {damaged_at} of {path.name} is not a JSON object.",
+                    next_step="Restore the file from a copy, or redo the stage with restart=true.",
+                )
+            try:
+                value = json.loads(line) if line.endswith(b"\n") else None
+            except ValueError:
+                value = None
+            if isinstance(value, dict):
+                yield value  # pyright: ignore[reportUnknownVariableType]
+            else:
+                damaged_at = number
+
+
+def count_lines(path: Path) -> int:
+    """Count the complete lines of a file; 0 when there is none."""
+    try:
+        with path.open("rb") as stream:
+            return sum(chunk.count(b"\n") for chunk in iter(lambda: stream.read(1 << 20), b""))
+    except FileNotFoundError:
+        return 0
+
+
+def tail_lines(path: Path, limit: int, *, block_bytes: int = 1 << 16) -> list[dict[str, Any]]:
+    """The last JSON objects of a JSONL file, read from its end."""
+    try:
+        with path.open("rb") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            data = b""
+            while size > 0 and data.count(b"\n") <= limit:
+                step = min(block_bytes, size)
+                size -= step
+                stream.seek(size)
+                data = stream.read(step) + data
+    except FileNotFoundError:
+        return []
+    rows: list[dict[str, Any]] = []
+    for line in data.split(b"\n")[:-1][-limit:]:
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue  # a torn line in a file that is still being written
+        if isinstance(value, dict):
+            rows.append(value)  # pyright: ignore[reportUnknownArgumentType]
+    return rows
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, as hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def open_beneath(root: Path, relative: str) -> int:
+    """Open a file for reading below a root, walking one component at a time without following links.
+
+    Returns:
+        A descriptor of a regular file that has no second name (hard link).
+
+    Raises:
+        UserInputError: The path leaves the root, crosses a symbolic link, or is not a plain file.
+        FileNotFoundError: There is no such file.
+    """
+    parts = [part for part in relative.split("/") if part not in ("", ".")]
+    outside = "\0" in relative or relative.startswith(("/", "~")) or ".." in parts or not parts
+    if outside or any(part.startswith(".") for part in parts):
+        raise UserInputError(
+            "That path leaves the allowed directory or names a hidden file.",
+            next_step="Give a plain path below it, without '..', links or names that start with a dot.",
+        )
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for index, part in enumerate(parts):
+            last = index == len(parts) - 1
+            flags = os.O_RDONLY | _NO_FOLLOW | (os.O_NONBLOCK if last else os.O_DIRECTORY)
+            child = os.open(part, flags, dir_fd=fd)
+            os.close(fd)
+            fd = child
+        status = os.fstat(fd)
+    except OSError as error:
+        os.close(fd)
+        if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO):
+            raise _not_plain() from None
+        raise
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        os.close(fd)
+        raise _not_plain()
+    return fd
+
+
+def _not_plain() -> UserInputError:
+    return UserInputError(
+        "That path is not a plain file: it is or crosses a link, or is a directory or a device.",
+        next_step="Copy the file itself into the allowed directory and name that copy.",
+    )

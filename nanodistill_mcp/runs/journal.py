@@ -1,0 +1,179 @@
+"""The journal of paid calls: one checksummed JSON object a line, on disk before it counts.
+
+What is covered: a record whose ``append`` returned is never lost, not by a kill and not by the power, and a reader never
+takes a torn or flipped line for a record. What is not: a call that was in flight when its worker died leaves an intent
+without an answer; it is listed as in doubt, never guessed at.
+"""
+
+import fcntl
+import json
+import os
+import threading
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import anyio.to_thread
+
+from nanodistill_mcp.errors import RunStateError
+from nanodistill_mcp.runs.files import full_fsync
+from nanodistill_mcp.runs.records import Spend
+
+Record = dict[str, Any]
+
+
+def encode(record: Record) -> bytes:
+    """One line: the record's JSON with its CRC-32 as the last member."""
+    body = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+    return f'{body[:-1]},"_crc":"{zlib.crc32(body.encode()):08x}"}}\n'.encode()
+
+
+def decode(line: bytes) -> Record | None:
+    """The record of a line; None unless the line is whole and its checksum fits."""
+    head, mark, tail = line.rpartition(b',"_crc":"')
+    if not mark or len(tail) != len(b'00000000"}\n') or not tail.endswith(b'"}\n'):
+        return None
+    body = head + b"}"
+    if f"{zlib.crc32(body):08x}".encode() != tail[:8]:
+        return None
+    return json.loads(body)
+
+
+@dataclass(frozen=True)
+class JournalReading:
+    """What a journal holds: its records, and how much of it could not be read."""
+
+    records: list[Record] = field(default_factory=list[Record])
+    damaged_lines: int = 0
+    torn_bytes: int = 0
+
+
+def read_journal(path: Path) -> JournalReading:
+    """Read a journal without touching it. A missing file reads as an empty journal."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return JournalReading()
+    whole, _, torn = data.rpartition(b"\n")
+    lines = (whole + b"\n").splitlines(keepends=True) if whole else []
+    records = [decode(line) for line in lines]
+    kept = [record for record in records if record is not None]
+    return JournalReading(kept, len(records) - len(kept), len(torn))
+
+
+class Journal:
+    """The one writer of a journal file. Thread-safe; waiters that arrive together share one fsync."""
+
+    def __init__(self, path: Path, fd: int, reading: JournalReading) -> None:
+        self.path = path
+        self.records = reading.records
+        self.damaged_lines = reading.damaged_lines
+        self._fd = fd
+        self._condition = threading.Condition()
+        self._written = self._synced = 0
+        self._syncing = False
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open for appending. A torn tail is moved to ``<name>.torn`` and cut off.
+
+        Raises:
+            RunStateError: Another process has the journal open.
+        """
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            raise RunStateError(
+                "Another process is writing this run's journal.", next_step="Call get_status and wait for its job to end."
+            ) from None
+        reading = read_journal(path)
+        if reading.torn_bytes:
+            keep = os.fstat(fd).st_size - reading.torn_bytes
+            with path.with_name(path.name + ".torn").open("ab") as torn:
+                torn.write(os.pread(fd, reading.torn_bytes, keep))
+            os.ftruncate(fd, keep)
+            full_fsync(fd)
+        return cls(path, fd, reading)
+
+    def append(self, record: Record) -> None:
+        """Add a record and return once it is on disk."""
+        data = encode(record)
+        with self._condition:
+            size = os.fstat(self._fd).st_size
+            try:
+                if os.write(self._fd, data) != len(data):
+                    raise OSError(28, "short write")
+            except OSError:
+                os.ftruncate(self._fd, size)  # half a line would glue itself to the next record
+                raise
+            self._written += 1
+            mine = self._written
+            self.records.append(record)
+            while self._synced < mine:
+                if self._syncing:
+                    self._condition.wait()
+                    continue
+                self._syncing, upto = True, self._written
+                self._condition.release()
+                try:
+                    full_fsync(self._fd)
+                finally:
+                    self._condition.acquire()
+                    self._syncing = False
+                    self._condition.notify_all()
+                self._synced = max(self._synced, upto)
+
+    async def append_async(self, record: Record) -> None:
+        """``append`` from a thread, so that the event loop goes on while the disk flushes."""
+        await anyio.to_thread.run_sync(self.append, record)
+
+    def close(self) -> None:
+        """Let go of the file and its lock."""
+        os.close(self._fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def spend_of(records: list[Record]) -> Spend:
+    """Add up what a journal says was paid.
+
+    An intent that has neither answer nor error was in flight when its worker died: it may have been billed, so it is
+    counted apart, at its worst case.
+    """
+    open_intents: dict[tuple[str, int], float] = {}
+    spend = Spend()
+    for record in records:
+        key = (record.get("call_id", ""), record.get("attempt", 0))
+        match record["kind"]:
+            case "intent":
+                open_intents[key] = record["max_usd"]
+            case "answer":
+                open_intents.pop(key, None)
+                spend.calls += 1
+                spend.input_tokens += record["input_tokens"]
+                spend.output_tokens += record["output_tokens"]
+                spend.usd += record["cost_usd"]
+            case "error":
+                open_intents.pop(key, None)
+                spend.failed_calls += 1
+                spend.usd += record["cost_usd"]
+            case _:
+                pass  # verdicts cost nothing
+    spend.in_doubt_calls = len(open_intents)
+    spend.in_doubt_usd = sum(open_intents.values())
+    return spend
+
+
+def in_doubt(records: list[Record]) -> Iterator[Record]:
+    """The intents that were in flight when a worker died, oldest first. Only meaningful while no worker runs."""
+    closed = {(r.get("call_id"), r.get("attempt")) for r in records if r["kind"] in ("answer", "error")}
+    return (r for r in records if r["kind"] == "intent" and (r["call_id"], r["attempt"]) not in closed)

@@ -1,0 +1,225 @@
+"""The records a run folder is made of. A record that was ever released stays readable: unknown keys are kept or ignored."""
+
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+
+Stage = Literal["synthesize_cot", "extract_policy", "amplify", "train", "evaluate", "export_gguf", "compare_models"]
+Reasoning = Literal["cot", "direct", "mixed"]
+Checker = Literal["exact", "normalized", "numeric", "choice", "json"]
+
+PIPELINE: tuple[Stage, ...] = ("synthesize_cot", "extract_policy", "amplify", "train", "evaluate", "export_gguf")
+"""The stages that make a model, in order. compare_models stands beside them."""
+
+
+class State(StrEnum):
+    """The state of a stage. Nothing stores it: it is derived from what is on disk and from the locks."""
+
+    NEW = "new"
+    QUEUED = "queued"
+    RUNNING = "running"
+    PAUSED = "paused"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def active(self) -> bool:
+        """A worker holds the run's lock for it."""
+        return self in (State.QUEUED, State.RUNNING, State.PAUSED)
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class Seed(_Record):
+    """One of the user's own examples. Held-out seeds are never shown to the teacher with their answer."""
+
+    id: str
+    input: str
+    output: str
+    split: Literal["train", "held_out"]
+
+
+class RunSpec(_Record):
+    """What was asked for. Two calls with an equal spec are the same run."""
+
+    instruction: str
+    teacher: str
+    student: str
+    augment_factor: int
+    reasoning: Reasoning
+    response_schema: dict[str, Any]
+    preset: str
+    options: dict[str, Any] = Field(description="Only what the caller set; the preset fills in the rest.")
+    budget_usd: float
+    seeds_sha256: str
+
+
+class Range(_Record):
+    """A low and a high estimate."""
+
+    low: float
+    high: float
+
+
+class Plan(_Record):
+    """What the run will take, estimated before anything is spent."""
+
+    train_seeds: int
+    held_out: int
+    target_examples: int
+    teacher_calls: Range
+    teacher_tokens: Range
+    cost_usd: Range | None = Field(description="None when the teacher's price is unknown.")
+    train_updates: int
+    disk_gb: float
+    warnings: list[str] = []
+
+
+class RunManifest(_Record):
+    """``run.json``: written once, when the run is created."""
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    created_at: str
+    package_version: str
+    spec: RunSpec
+    plan: Plan
+    teacher_model: str
+    teacher_host: str = ""
+    usd_per_mtok: tuple[float, float] | None = Field(description="Prices per million input and output tokens.")
+    key_variables: list[str] = Field(description="Environment variables the teacher's worker may be given.")
+    student_thinks_natively: bool = False
+
+
+class Trace(_Record):
+    """A seed solved by the teacher without seeing its answer."""
+
+    id: str
+    input: str
+    thinking: str
+    output: str = Field(description="The seed's given output: what the student is taught.")
+    teacher_output: str
+    agrees: bool = Field(description="The teacher's answer equals the given one under the run's checker.")
+    confidence: float = Field(description="Measured: the share of the teacher's solutions that agree.")
+    split: Literal["train", "held_out"]
+    call_ids: list[str]
+
+
+class TaskPolicy(_Record):
+    """What the task demands, in ten fields, and how two answers are compared."""
+
+    task_description: str
+    input_format: str
+    output_format: str
+    reasoning_style: str
+    key_constraints: list[str]
+    difficulty_level: str
+    reasoning_patterns: list[str]
+    examples_summary: str
+    input_length_range: tuple[int, int]
+    output_length_range: tuple[int, int]
+    checker: Checker
+    choices: list[str] = []
+    version: int = 1
+    source: Literal["teacher", "feedback", "user"] = "teacher"
+
+
+class Example(_Record):
+    """A training example with its lineage."""
+
+    id: str
+    input: str
+    thinking: str
+    output: str
+    confidence: float
+    origin: Literal["seed", "synthetic"]
+    parents: list[str] = Field(description="Ids of the seeds shown when it was made, or the seed it is.")
+    call_ids: list[str]
+
+
+class Rejected(_Record):
+    """What was not accepted, and why."""
+
+    id: str
+    input: str
+    output: str = ""
+    other_output: str = ""
+    reason: Literal[
+        "duplicate", "near_duplicate", "held_out", "disagreement", "refused", "truncated", "filtered", "empty", "invalid", "context", "not_a_choice", "too_long"
+    ]
+    call_ids: list[str] = []
+
+
+class Spend(_Record):
+    """What a journal says was paid."""
+
+    usd: float = 0.0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    calls: int = 0
+    failed_calls: int = 0
+    in_doubt_calls: int = 0
+    in_doubt_usd: float = 0.0
+
+
+class JobRequest(_Record):
+    """``request.json``: what a worker was started to do."""
+
+    schema_version: int = SCHEMA_VERSION
+    stage: Stage
+    nonce: str
+    requested_at: str
+    arguments: dict[str, Any] = {}
+
+
+class ProcessIdentity(_Record):
+    """Enough to know a process again: a pid alone is reused."""
+
+    pid: int
+    start_ticks: float
+    boot_id: str
+
+
+class WorkerRecord(_Record):
+    """``worker.json``: who does the job. Written before anything heavy is imported."""
+
+    nonce: str
+    started_at: str
+    worker: ProcessIdentity
+    trainer: ProcessIdentity | None = None
+
+
+class Heartbeat(_Record):
+    """``heartbeat.json``: how far a living job is. Never the proof that it lives; that is the lock."""
+
+    at: str
+    phase: Literal["queued", "running", "paused"] = "running"
+    done: int = 0
+    total: int = 0
+    message: str = ""
+    live: dict[str, Any] = Field(default={}, description="The newest numbers, such as train_loss.")
+
+
+class Control(_Record):
+    """``control.json``: what is wanted of the job. Cancel is sticky."""
+
+    want: Literal["run", "pause", "cancel"]
+
+
+class Exit(_Record):
+    """``exit.json``: how the job ended. Written last."""
+
+    outcome: Literal["done", "failed", "cancelled"]
+    ended_at: str
+    elapsed_s: float
+    error_kind: str = ""
+    what: str = ""
+    next_step: str = ""
+    summary: dict[str, Any] = {}

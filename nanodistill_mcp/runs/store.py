@@ -1,0 +1,218 @@
+"""Runs as a collection: create, open, list, move to trash. Reads only what it shows."""
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from nanodistill_mcp.errors import DamagedRunError, RunStateError, UserInputError
+from nanodistill_mcp.runs.files import fsync_dir, read_json, read_lines, write_json, write_lines
+from nanodistill_mcp.runs.paths import RunPaths, run_id_of
+from nanodistill_mcp.runs.records import SCHEMA_VERSION, RunManifest, RunSpec, Seed, TaskPolicy
+
+_R = TypeVar("_R", bound=BaseModel)
+
+
+def now() -> str:
+    """The wall clock, for records that say when."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def read_record(path: Path, kind: type[_R]) -> _R | None:
+    """Read one record; None when the file is absent.
+
+    Raises:
+        DamagedRunError: The file is there and is not such a record.
+    """
+    value = read_json(path)
+    if value is None:
+        return None
+    try:
+        return kind.model_validate(value)
+    except ValidationError:
+        raise DamagedRunError(
+            f"{path.name} of this run does not have the fields it should have.",
+            next_step="Restore the file from a copy, or redo the stage that writes it with restart=true.",
+        ) from None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder, opened."""
+
+    paths: RunPaths
+
+    @property
+    def run_id(self) -> str:
+        return self.paths.run_id
+
+    @cached_property
+    def manifest(self) -> RunManifest:
+        """The run's manifest.
+
+        Raises:
+            DamagedRunError: It is missing or unreadable.
+        """
+        manifest = read_record(self.paths.manifest, RunManifest)
+        if manifest is None:
+            raise DamagedRunError(
+                f"Run {self.run_id!r} has no run.json.", next_step="Restore the file, or delete_run and create it again."
+            )
+        return manifest
+
+    def check_writable(self) -> None:
+        """Refuse to write a run that a newer version made.
+
+        Raises:
+            RunStateError: The run's schema is newer than this code knows.
+        """
+        if self.manifest.schema_version > SCHEMA_VERSION:
+            raise RunStateError(
+                f"Run {self.run_id!r} was made by a newer version (schema {self.manifest.schema_version}); it can be read, not changed.",
+                next_step="Update nanodistill-mcp, then call the tool again.",
+            )
+
+    def seeds(self) -> list[Seed]:
+        """The user's examples, in the order given."""
+        return [Seed.model_validate(row) for row in read_lines(self.paths.seeds)]
+
+    def policy(self) -> TaskPolicy | None:
+        """The current policy; None before it was extracted."""
+        return read_record(self.paths.policy, TaskPolicy)
+
+
+@dataclass(frozen=True)
+class RunStore:
+    """All runs below one data directory."""
+
+    home: Path
+
+    @property
+    def runs_dir(self) -> Path:
+        return self.home / "runs"
+
+    def prepare(self) -> None:
+        """Make the data directory, private to its user.
+
+        Raises:
+            RunStateError: It lies where files are synced or evicted, or cannot be made.
+        """
+        if any(part in ("CloudStorage", "Mobile Documents") for part in self.home.parts):
+            raise RunStateError(
+                "The data directory lies in a folder that a cloud service syncs; locks and atomic files do not hold there.",
+                next_step="Set NANODISTILL_HOME to a local folder in the server's configuration.",
+            )
+        try:
+            for directory in (self.home, self.runs_dir):
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunStateError(
+                f"The data directory cannot be made ({errno.errorcode.get(error.errno or 0, 'error')}).",
+                next_step="Set NANODISTILL_HOME to a folder this user may write, in the server's configuration.",
+            ) from None
+
+    def names(self) -> list[str]:
+        """Run ids, newest first by the folder's time."""
+        try:
+            with os.scandir(self.runs_dir) as entries:
+                found = [(e.stat(follow_symlinks=False).st_mtime, e.name) for e in entries if _is_run(e)]
+        except FileNotFoundError:
+            return []
+        return [name for _, name in sorted(found, reverse=True)]
+
+    def open(self, run_id: str) -> Run:
+        """Open a run.
+
+        Raises:
+            UserInputError: There is no such run; the answer names those there are.
+        """
+        try:
+            run = Run(RunPaths(self.runs_dir / run_id_of(run_id)))
+        except UserInputError:
+            run = None
+        if run is None or not run.paths.root.is_dir() or run.paths.root.is_symlink():
+            known = self.names()[:20]
+            raise UserInputError(
+                f"There is no run {run_id[:64]!r}.",
+                next_step=f"Known runs: {', '.join(known)}." if known else "There are no runs yet: call create_run first.",
+            )
+        return run
+
+    def find(self, name: str) -> Run | None:
+        """The run of this name without regard to case, if there is one."""
+        wanted = run_id_of(name).casefold()
+        for existing in self.names():
+            if existing.casefold() == wanted:
+                return Run(RunPaths(self.runs_dir / existing))
+        return None
+
+    def create(self, manifest: RunManifest, seeds: list[Seed]) -> tuple[Run, bool]:
+        """Make a run folder appear whole, or attach to the equal one that is there.
+
+        Returns:
+            The run, and whether this call made it.
+
+        Raises:
+            UserInputError: The name is taken by a run with another spec; says what differs.
+        """
+        if existing := self.find(manifest.run_id):
+            return _same_or_refuse(existing, manifest), False
+        self.prepare()
+        final = RunPaths(self.runs_dir / manifest.run_id)
+        draft = RunPaths(self.runs_dir / f".{manifest.run_id}.{secrets.token_hex(4)}.tmp")
+        draft.root.mkdir(mode=0o700)
+        try:
+            draft.jobs.mkdir(mode=0o700)
+            write_lines(draft.seeds, [seed.model_dump() for seed in seeds])
+            write_json(draft.manifest, manifest.model_dump())
+            os.rename(draft.root, final.root)
+        except OSError as error:
+            shutil.rmtree(draft.root)
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # another server was first
+                return _same_or_refuse(Run(final), manifest), False
+            raise
+        fsync_dir(self.runs_dir)
+        return Run(final), True
+
+    def trash(self, run: Run) -> Path:
+        """Move a run out of the list. Nothing is erased."""
+        trash_dir = self.home / "trash"
+        trash_dir.mkdir(mode=0o700, exist_ok=True)
+        target = trash_dir / f"{run.run_id}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+        os.rename(run.paths.root, target)
+        fsync_dir(trash_dir)
+        fsync_dir(self.runs_dir)
+        return target
+
+    def all(self) -> Iterator[Run]:
+        """Every run, newest first."""
+        return (Run(RunPaths(self.runs_dir / name)) for name in self.names())
+
+
+def _is_run(entry: os.DirEntry[str]) -> bool:
+    return not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
+
+
+def _same_or_refuse(run: Run, manifest: RunManifest) -> Run:
+    theirs, ours = run.manifest.spec, manifest.spec
+    if theirs == ours:
+        return run
+    different = [name for name in RunSpec.model_fields if getattr(theirs, name) != getattr(ours, name)]
+    shown = "; ".join(f"{name}: {_short(getattr(theirs, name))} there, {_short(getattr(ours, name))} here" for name in different)
+    raise UserInputError(
+        f"There is already a run {run.run_id!r} with another specification ({shown}).",
+        next_step="Choose another name, or repeat the call with the specification that is there to continue it.",
+    )
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
