@@ -96,7 +96,7 @@ async def start(run: Run, stage: Stage, arguments: dict[str, Any], keys: dict[st
         if waiting.cancelled_caught:
             raise _did_not_start("The run is locked by a worker that does not report.")
         await _remove_orphan(run)
-        job = _new_job(run, stage, arguments)
+        job = _new_job(run, stage)
         nonce = secrets.token_hex(8)
         request = JobRequest(stage=stage, nonce=nonce, requested_at=now(), arguments=arguments)
         write_json(job.request, request.model_dump())
@@ -121,8 +121,7 @@ def steer(job: JobPaths, want: Control) -> None:
         write_json(job.control, want.model_dump())
 
 
-def _new_job(run: Run, stage: Stage, arguments: dict[str, Any]) -> JobPaths:
-    del arguments
+def _new_job(run: Run, stage: Stage) -> JobPaths:
     jobs = run.paths.job_list()
     number = jobs[-1].number + 1 if jobs else 1
     job = JobPaths(run.paths.jobs / f"{number:03d}-{stage}")

@@ -4,11 +4,13 @@ Two locks tell the whole truth from outside. The worker's is held by this proces
 student process and its children, also after this process was killed: an orphan is seen, never missed.
 """
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -228,6 +230,9 @@ async def carry_out(job: Job, stage: Stage) -> Exit | None:
                 tasks.cancel_scope.cancel()
         except* NanodistillError as group:
             failure = _first(group)
+        except* Exception as group:  # a defect of ours: the job failed, its log says where
+            traceback.print_exception(group)
+            failure = _defect(group)
     if terminated:
         job.event("terminated")
         return None
@@ -258,9 +263,18 @@ def rebuild_error(failed: dict[str, Any]) -> NanodistillError:
 
 
 def _first(group: BaseExceptionGroup[NanodistillError]) -> NanodistillError:
-    for error in group.exceptions:
-        return _first(error) if isinstance(error, BaseExceptionGroup) else error
-    raise AssertionError
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+def _defect(group: BaseExceptionGroup[Exception]) -> NanodistillError:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return NanodistillError(
+        f"The job ended on an unexpected {type(error).__name__}; what it had done is kept.",
+        next_step="Read the log with read_artifact(artifact='log.txt'), then call the stage again to continue.",
+    )
 
 
 def _died(kind: str, code: int) -> TrainingError:

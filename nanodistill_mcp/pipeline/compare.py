@@ -1,0 +1,63 @@
+"""The same prompts, answered side by side by base, student, GGUF file and teacher."""
+
+from typing import Any, Literal
+
+import anyio
+
+from nanodistill_mcp.errors import UserInputError
+from nanodistill_mcp.jobs.supervise import Job
+from nanodistill_mcp.pipeline import answers, dataset, plan
+from nanodistill_mcp.pipeline.evaluate import answer_tokens
+from nanodistill_mcp.pipeline.teaching import run_options, solve, teacher_of
+from nanodistill_mcp.runs.files import read_lines, write_json, write_lines
+from nanodistill_mcp.student.requests import AskGgufRequest, Done, Generated, GenerateRequest, Variant
+
+ModelName = Literal["base", "student", "gguf", "teacher"]
+MAX_PROMPTS = 100
+
+
+async def compare_models(job: Job) -> dict[str, Any]:
+    """Write ``comparison.json``."""
+    run = job.run
+    prompts: list[str] = job.arguments["prompts"]
+    models: list[ModelName] = job.arguments["models"]
+    if "gguf" in models and not run.paths.gguf.exists():
+        raise UserInputError("This run has no GGUF file yet.", next_step="Call export_gguf first, or leave gguf out of models.")
+    prompts_path, output_path = job.paths.root / "prompts.jsonl", job.paths.root / "generated.jsonl"
+    ids = [f"p{number}" for number in range(len(prompts))]
+    instruction = run.manifest.spec.instruction
+    write_lines(prompts_path, [{"id": i, "messages": dataset.prompt_messages(instruction, text)} for i, text in zip(ids, prompts, strict=True)])
+    max_tokens = answer_tokens(run, run_options(job).max_new_tokens)
+    job.progress(0, len(prompts) * len(models), "answering")
+    variants = [Variant(name=m, adapter_dir=run.paths.adapters if m == "student" else None) for m in models if m in ("base", "student")]
+    shared = {"prompts_path": prompts_path, "output_path": output_path, "metrics_path": job.paths.metrics, "max_tokens": max_tokens}
+    if variants:
+        request = GenerateRequest(student=job.arguments["student"], variants=variants, result_path=job.paths.root / "generate.json", **shared)
+        await job.run_student(request, Done)
+    if "gguf" in models:
+        await job.run_student(AskGgufRequest(gguf_path=run.paths.gguf, result_path=job.paths.root / "ask.json", **shared), Done)
+    rows: list[dict[str, Any]] = [{"prompt": text} for text in prompts]
+    index = {i: row for i, row in zip(ids, rows, strict=True)}
+    for generated in map(Generated.model_validate, read_lines(output_path)):
+        thinking, answer = answers.separate(generated.text)
+        index[generated.id][generated.variant] = {"thinking": thinking, "answer": answer}
+    if "teacher" in models:
+        await _ask_teacher(job, rows)
+    result = {"models": models, "rows": rows}
+    write_json(run.paths.comparison, {"arguments": {"prompts": prompts, "models": models}, **result})
+    return result
+
+
+async def _ask_teacher(job: Job, rows: list[dict[str, Any]]) -> None:
+    policy = job.run.policy()
+    choices = policy.choices if policy else plan.seed_checker(job.run.seeds())[1]
+    task = plan.task_text(job.run.manifest.spec.instruction, choices)
+
+    async with teacher_of(job) as teacher, anyio.create_task_group() as tasks:
+
+        async def one(row: dict[str, Any]) -> None:
+            solved = await solve(teacher, task, row["prompt"])
+            row["teacher"] = {"thinking": solved.solution, "answer": solved.answer or f"({solved.declined})"}
+
+        for row in rows:
+            tasks.start_soon(one, row)

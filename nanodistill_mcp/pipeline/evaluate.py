@@ -1,0 +1,147 @@
+"""Student against base against teacher, on examples the student never saw."""
+
+from collections import defaultdict
+from typing import Any
+
+from nanodistill_mcp.errors import UserInputError
+from nanodistill_mcp.jobs.supervise import Job
+from nanodistill_mcp.pipeline import answers, dataset, plan
+from nanodistill_mcp.pipeline.statistics import wilson
+from nanodistill_mcp.pipeline.teaching import run_options
+from nanodistill_mcp.runs.files import read_lines, write_json, write_lines
+from nanodistill_mcp.runs.records import Checker, Example, Trace
+from nanodistill_mcp.runs.store import Run
+from nanodistill_mcp.student.requests import Done, Generated, GenerateRequest, Variant
+
+Rows = list[tuple[str, str, str]]
+"""(id, input, expected output)."""
+
+_SHOWN = 5
+
+
+async def evaluate(job: Job) -> dict[str, Any]:
+    """Write ``answers.jsonl``, then ``evaluation.json``."""
+    run = job.run
+    checker = checker_of(run)
+    sets = test_sets(run)
+    if not sets:
+        raise UserInputError(
+            "There is nothing to evaluate on: no seed was held out and the synthetic set is too small.",
+            next_step="Create a run with five seeds or more, or with options.test_path.",
+        )
+    prompts_path = job.paths.root / "prompts.jsonl"
+    instruction = run.manifest.spec.instruction
+    rows = [{"id": i, "messages": dataset.prompt_messages(instruction, text)} for part in sets.values() for i, text, _ in part]
+    write_lines(prompts_path, rows)
+    generated_path = job.paths.root / "generated.jsonl"
+    job.progress(0, 2 * len(rows), "answering the held-out examples")
+    await job.run_student(
+        GenerateRequest(
+            student=job.arguments["student"],
+            variants=[Variant(name="base"), Variant(name="student", adapter_dir=run.paths.adapters)],
+            prompts_path=prompts_path,
+            output_path=generated_path,
+            metrics_path=job.paths.metrics,
+            result_path=job.paths.root / "generate.json",
+            max_tokens=answer_tokens(run, run_options(job).max_new_tokens),
+        ),
+        Done,
+        on_metric=lambda line: job.progress(line["done"], line["total"]) if line.get("event") == "rows" else None,
+    )
+    given: dict[str, dict[str, Generated]] = defaultdict(dict)
+    for row in read_lines(generated_path):
+        record = Generated.model_validate(row)
+        given[record.variant][record.id] = record
+    scored = {name: _score_set(name, run, checker, part, given) for name, part in sets.items()}
+    write_lines(run.paths.answers, [row for part in scored.values() for row in part["rows"]])
+    summary = {name: {key: value for key, value in part.items() if key != "rows"} for name, part in scored.items()}
+    result = {"checker": checker, **summary, "verdict": verdict(summary)}
+    write_json(run.paths.evaluation, result)
+    return result
+
+
+def checker_of(run: Run) -> Checker:
+    """The run's checker: the policy's, else the one that fits the seeds."""
+    policy = run.policy()
+    return policy.checker if policy else plan.seed_checker(run.seeds())[0]
+
+
+def test_sets(run: Run) -> dict[str, Rows]:
+    """The user's held-out examples, and apart from them the synthetic test split."""
+    held_out = [(seed.id, seed.input, seed.output) for seed in run.seeds() if seed.split == "held_out"]
+    by_id = {row["id"]: Example.model_validate(row) for row in read_lines(run.paths.traces_amplified)}
+    synthetic = [(row["id"], by_id[row["id"]].input, by_id[row["id"]].output) for row in read_lines(run.paths.dataset / "test.jsonl")]
+    return {name: rows for name, rows in (("held_out", held_out), ("synthetic", synthetic)) if rows}
+
+
+def answer_tokens(run: Run, wanted: int | None) -> int:
+    """How long a student's answer may get: twice the longest target it was taught, and room to spare.
+
+    Counted in bytes, because no tokenizer here makes more tokens than that.
+    """
+    if wanted is not None:
+        return wanted
+    longest = max(
+        (len(row["messages"][-1]["content"].encode()) for row in read_lines(run.paths.dataset / "train.jsonl")),
+        default=512,
+    )
+    return min(2 * longest + 32, 2048)
+
+
+def score(checker: Checker, rows: Rows, given: dict[str, str]) -> dict[str, Any]:
+    """Accuracy with its 95 % interval. A row that was not answered is wrong."""
+    right = sum(answers.agree(checker, expected, given.get(i, "")) for i, _, expected in rows)
+    low, high = wilson(right, len(rows))
+    return {"rows": len(rows), "correct": right, "accuracy": round(right / len(rows), 4), "interval_95": [round(low, 4), round(high, 4)]}
+
+
+def _score_set(name: str, run: Run, checker: Checker, rows: Rows, given: dict[str, dict[str, Generated]]) -> dict[str, Any]:
+    choices = (policy.choices if (policy := run.policy()) else []) or []
+    result: dict[str, Any] = {}
+    table: list[dict[str, Any]] = [{"set": name, "id": i, "input": text, "expected": expected} for i, text, expected in rows]
+    for variant in ("base", "student"):
+        parts = {i: answers.separate(row.text) for i, row in given[variant].items()}
+        mine = [given[variant][i] for i, _, _ in rows]
+        tokens, seconds = sum(row.completion_tokens for row in mine), sum(row.elapsed_s for row in mine)
+        result[variant] = {
+            **score(checker, rows, {i: answer for i, (_, answer) in parts.items()}),
+            "well_formed": round(sum(answers.fits(checker, choices, parts[i][1]) for i, _, _ in rows) / len(rows), 4),
+            "finished": round(sum(row.finish_reason == "stop" for row in mine) / len(rows), 4),
+            "mean_tokens": round(tokens / len(rows), 1),
+            "tokens_per_second": round(tokens / seconds, 1) if seconds else None,
+        }
+        for line in table:
+            thinking, answer = parts[line["id"]]
+            line[variant] = {"thinking": thinking, "answer": answer, "correct": answers.agree(checker, line["expected"], answer)}
+    if ceiling := _teacher(run, rows):
+        asked = [row for row in rows if row[0] in ceiling]
+        result["teacher"] = score(checker, asked, ceiling)
+    wrong = [line for line in table if not line["student"]["correct"]]
+    result["failures"] = [
+        {"id": line["id"], "input": line["input"][:300], "expected": line["expected"], "answer": line["student"]["answer"][:200]}
+        for line in wrong[:_SHOWN]
+    ]
+    return {**result, "rows": table}
+
+
+def _teacher(run: Run, rows: Rows) -> dict[str, str]:
+    wanted = {i for i, _, _ in rows}
+    traces = (Trace.model_validate(row) for row in read_lines(run.paths.traces_cot))
+    return {trace.id: trace.teacher_output for trace in traces if trace.id in wanted and trace.split == "held_out"}
+
+
+def verdict(summary: dict[str, Any]) -> str:
+    """What the numbers allow to be said, and no more: two shares differ when neither lies in the other's interval."""
+    name = "held_out" if "held_out" in summary else "synthetic"
+    part = summary[name]
+    student, base = part["student"], part["base"]
+    where = "held-out examples" if name == "held_out" else "synthetic examples (no real one was held out)"
+    numbers = (
+        f"student {student['accuracy']:.0%} ({student['interval_95'][0]:.0%}-{student['interval_95'][1]:.0%}), "
+        f"base {base['accuracy']:.0%} on {student['rows']} {where}"
+    )
+    if student["interval_95"][0] > base["accuracy"] and base["interval_95"][1] < student["accuracy"]:
+        return f"The student is better than its base: {numbers}."
+    if student["rows"] < 20:
+        return f"Too few examples to tell: {numbers}. Hold out 20 or more (options.test_path)."
+    return f"No difference to the base can be shown: {numbers}."

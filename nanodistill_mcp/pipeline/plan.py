@@ -1,0 +1,258 @@
+"""Before anything is spent: check all that can be checked, and say what the run will take."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from nanodistill_mcp import __version__
+from nanodistill_mcp.errors import ConfigurationError, UserInputError
+from nanodistill_mcp.pipeline import answers, recipe
+from nanodistill_mcp.pipeline.seeds import check_rows, digest, read_rows, split
+from nanodistill_mcp.runs.options import Options, set_options
+from nanodistill_mcp.runs.paths import run_id_of
+from nanodistill_mcp.runs.records import Plan, Range, Reasoning, RunManifest, RunSpec, Seed
+from nanodistill_mcp.runs.store import now
+from nanodistill_mcp.settings import Settings, TeacherEndpoint
+from nanodistill_mcp.student.requests import StudentFacts
+from nanodistill_mcp.teacher.preflight import TeacherFacts
+
+CHARS_PER_TOKEN = 3.0
+PROMPT_OVERHEAD_TOKENS = 450
+CEILING_ROWS = 100
+"""Held-out examples the teacher solves, at most: its ceiling needs no more."""
+
+EXAMPLES_PER_CALL = 8
+_YIELD = Range(low=0.5, high=0.9)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What create_run was asked for, checked as far as needs no other process."""
+
+    run_id: str
+    spec: RunSpec
+    options: Options
+    seeds: list[Seed]
+    endpoint: TeacherEndpoint
+    student: str
+
+
+def check_request(
+    settings: Settings,
+    *,
+    name: str,
+    instruction: str,
+    seed: list[dict[str, Any]],
+    seed_path: str,
+    teacher: str,
+    student: str,
+    augment_factor: int,
+    reasoning: Reasoning,
+    response_schema: dict[str, Any],
+    preset: str,
+    options: dict[str, Any],
+    budget_usd: float,
+) -> Request:
+    """Check every argument of create_run.
+
+    Raises:
+        UserInputError: Names the first argument that is not accepted and says what is.
+    """
+    run_id = run_id_of(name)
+    if not instruction.strip():
+        raise UserInputError("The instruction is empty.", next_step="Say in a sentence or two what the student is to do with an input.")
+    if bool(seed) == bool(seed_path):
+        raise UserInputError("Give the examples once.", next_step="Pass either seed (a list of {input, output}) or seed_path (a file).")
+    chosen = check_options(options)
+    recipe.preset_options(preset, chosen)
+    rows = check_rows(list(seed)) if seed else read_rows(seed_path, settings.readable_dirs())
+    tests = read_rows(chosen.test_path, settings.readable_dirs()) if chosen.test_path else None
+    seeds = split(rows, chosen.held_out_split, chosen.seed or 0, tests=tests)
+    check_schema(response_schema, seeds)
+    if budget_usd > settings.budget.usd_per_run:
+        raise UserInputError(
+            f"The budget of ${budget_usd:g} is above this server's ceiling of ${settings.budget.usd_per_run:g} per run.",
+            next_step="Ask for less, or raise budget.usd_per_run in the server's configuration.",
+        )
+    endpoint = settings.endpoint(teacher or settings.default_teacher)
+    spec = RunSpec(
+        instruction=instruction.strip(),
+        teacher=endpoint.name,
+        student=student or settings.default_student,
+        augment_factor=augment_factor,
+        reasoning=reasoning,
+        response_schema=response_schema,
+        preset=preset,
+        options=set_options(chosen),
+        budget_usd=budget_usd,
+        seeds_sha256=digest(seeds),
+    )
+    return Request(run_id, spec, chosen, seeds, endpoint, check_student(spec.student, settings))
+
+
+def check_options(options: dict[str, Any]) -> Options:
+    """Check the options a caller set.
+
+    Raises:
+        UserInputError: One is unknown or out of range.
+    """
+    try:
+        return Options.model_validate(options)
+    except ValidationError as error:
+        told = [f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors(include_input=False, include_url=False)]
+        raise UserInputError(
+            f"The options are not accepted: {'; '.join(told)}.", next_step=f"Options: {', '.join(Options.model_fields)}."
+        ) from None
+
+
+def check_student(student: str, settings: Settings) -> str:
+    """A hub id as it is, or a local folder that this server may read, as its real path.
+
+    Raises:
+        UserInputError: The folder lies outside the allowed directories.
+    """
+    if not student.startswith(("/", "~", ".")):
+        return student
+    folder = Path(student).expanduser()
+    if not folder.is_absolute():
+        raise UserInputError("A student's folder must be an absolute path.", next_step="Give the full path, or a hub id such as org/name.")
+    real = folder.resolve()
+    roots = settings.readable_dirs()
+    if not any(real.is_relative_to(root) for root in roots):
+        raise UserInputError(
+            f"That student's folder is outside the directories this server may read ({', '.join(map(str, roots)) or 'none are configured'}).",
+            next_step="Add the directory to allowed_paths in the server's configuration, or give a hub id such as org/name.",
+        )
+    return str(real)
+
+
+def check_schema(schema: dict[str, Any], seeds: list[Seed]) -> None:
+    """Check that a response schema is one, and that every given output keeps it.
+
+    Raises:
+        UserInputError: Names the seed whose output does not.
+    """
+    if not schema:
+        return
+    import jsonschema  # noqa: PLC0415 - only for runs that have a schema
+
+    try:
+        validator = jsonschema.Draft202012Validator(schema)
+        jsonschema.Draft202012Validator.check_schema(schema)
+    except jsonschema.SchemaError:
+        raise UserInputError("response_schema is not a JSON Schema.", next_step="Give a JSON Schema (draft 2020-12) for the output, or leave it out.") from None
+    for number, seed in enumerate(seeds, 1):
+        try:
+            value = json.loads(seed.output)
+        except ValueError:
+            value = seed.output
+        if not validator.is_valid(value):
+            raise UserInputError(
+                f"The output of example {number} does not keep response_schema.", next_step="Correct the example or the schema, then call again."
+            )
+
+
+def check_teacher(facts: TeacherFacts, endpoint: TeacherEndpoint, options: Options) -> None:
+    """Refuse a teacher whose key is missing or whose price cannot be capped.
+
+    Raises:
+        ConfigurationError: Says which variable is missing, and where it goes.
+    """
+    if facts.missing_keys and facts.key_check == "required":
+        name = " or ".join(facts.missing_keys) if not endpoint.api_key_env else endpoint.api_key_env
+        raise ConfigurationError(
+            f"The teacher {endpoint.name!r} needs a key and {name} is not set for this server.",
+            next_step=f"Add {name} under env of this server's entry in the client's configuration (clients do not pass the shell's environment), "
+            "restart the client, then call create_run again. Nothing was spent.",
+        )
+    capped = options.max_calls is not None or options.max_total_tokens is not None
+    if not facts.price_known and not facts.local and not capped:
+        raise UserInputError(
+            f"The price of the teacher {endpoint.name!r} is not known, so a budget in dollars cannot hold.",
+            next_step="Set options.max_calls or options.max_total_tokens, or give usd_per_mtok for it in the server's configuration.",
+        )
+
+
+def make_manifest(request: Request, teacher: TeacherFacts, student: StudentFacts) -> RunManifest:
+    """The run's manifest, with its plan."""
+    prices = None
+    if teacher.usd_per_mtok_in is not None and teacher.usd_per_mtok_out is not None:
+        prices = (teacher.usd_per_mtok_in, teacher.usd_per_mtok_out)
+    variables = [request.endpoint.api_key_env] if request.endpoint.api_key_env else teacher.key_variables
+    return RunManifest(
+        run_id=request.run_id,
+        created_at=now(),
+        package_version=__version__,
+        spec=request.spec,
+        plan=estimate(request, prices, [*teacher.warnings, *student.warnings], student),
+        teacher_model=request.endpoint.model,
+        teacher_host=teacher.host,
+        usd_per_mtok=prices,
+        key_variables=variables,
+        student_thinks_natively=student.thinks_natively,
+    )
+
+
+def estimate(request: Request, prices: tuple[float, float] | None, warnings: list[str], student: StudentFacts) -> Plan:
+    """Calls, tokens, dollars, updates and disk of a run, before it starts.
+
+    The low end assumes that nine in ten generated examples are accepted, the high end that half are and that answers
+    are twice as long as the given ones.
+    """
+    train = [seed for seed in request.seeds if seed.split == "train"]
+    held_out = [seed for seed in request.seeds if seed.split == "held_out"]
+    target = len(train) * request.spec.augment_factor
+    synthetic = target - len(train)
+    input_tokens = sum(len(seed.input) for seed in train) / len(train) / CHARS_PER_TOKEN
+    output_tokens = 60 + sum(len(seed.output) for seed in train) / len(train) / CHARS_PER_TOKEN
+    per_call = request.options.examples_per_call or EXAMPLES_PER_CALL
+    solved = len(train) + min(len(held_out), CEILING_ROWS)
+
+    def side(accepted: float, stretch: float) -> tuple[float, float, float]:
+        solves = solved + synthetic / accepted
+        generations = math.ceil(synthetic / accepted / per_call)
+        tokens_in = solves * (PROMPT_OVERHEAD_TOKENS + input_tokens) + (generations + 1) * (PROMPT_OVERHEAD_TOKENS + 14 * (input_tokens + output_tokens))
+        tokens_out = stretch * (solves * output_tokens + generations * per_call * (input_tokens + output_tokens) + 800)
+        return solves + generations + 1, tokens_in, tokens_out
+
+    low, high = side(_YIELD.high, 1.0), side(_YIELD.low, 2.0)
+    cost = None
+    if prices is not None:
+        cost = Range(low=round(_usd(low, prices), 4), high=round(_usd(high, prices), 4))
+        if cost.high > request.spec.budget_usd:
+            warnings.append(f"The high estimate (${cost.high:.2f}) is above the budget of ${request.spec.budget_usd:g}: generation may stop early.")
+    if not held_out:
+        warnings.append("Nothing is held out: with five examples or more, or options.test_path, the student can be proved on examples it never saw.")
+    plan_recipe, reasons = recipe.resolve(request.spec.preset, request.options, rows=max(target, 1), layers=student.layers)
+    warnings += [f"{name}: {reason}" for name, reason in reasons.items()]
+    weights_gb = student.bytes_on_disk / 1e9
+    dense_gb = student.parameters * 2 / 1e9
+    return Plan(
+        train_seeds=len(train),
+        held_out=len(held_out),
+        target_examples=target,
+        teacher_calls=Range(low=round(low[0]), high=round(high[0])),
+        teacher_tokens=Range(low=round(low[1] + low[2]), high=round(high[1] + high[2])),
+        cost_usd=cost,
+        train_updates=math.ceil(plan_recipe.iters / plan_recipe.grad_accumulation_steps),
+        disk_gb=round(student.bytes_to_download / 1e9 + dense_gb + 0.3 * dense_gb + 0.1 * weights_gb + 0.05, 2),
+        warnings=warnings,
+    )
+
+
+def task_text(instruction: str, choices: list[str]) -> str:
+    """The instruction as the teacher reads it; a fixed list of answers is named, which gives no answer away."""
+    return f"{instruction}\n\nAnswer with exactly one of: {', '.join(choices)}" if choices else instruction
+
+
+def seed_checker(seeds: list[Seed]) -> tuple[Any, list[str]]:
+    """The checker and choices that fit the training seeds. Held-out outputs are not looked at."""
+    return answers.infer_checker([seed.output for seed in seeds if seed.split == "train"])
+
+
+def _usd(side: tuple[float, float, float], prices: tuple[float, float]) -> float:
+    return (side[1] * prices[0] + side[2] * prices[1]) / 1e6

@@ -1,0 +1,86 @@
+"""What keeps a generated example out: a near copy of one we have, or of one we must not see.
+
+Lexical measures throw away most examples that differ only in a number, so the numbers are compared first: texts with
+other numbers are never near copies.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+from nanodistill_mcp.pipeline.answers import normalize
+
+_WORD = re.compile(r"\w+", re.UNICODE)
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+
+DUPLICATE_AT = 0.6
+CONTAINED_AT = 0.7
+
+
+class NearDuplicates:
+    """An index of texts that finds near copies: equal numbers, and Jaccard similarity of words and word pairs of 0.6 or more.
+
+    A near copy with another output is a contrast pair, which teaches; only one with the same output is a duplicate.
+    """
+
+    def __init__(self, *, threshold: float = DUPLICATE_AT) -> None:
+        self._threshold = threshold
+        self._exact: set[str] = set()
+        self._features: list[tuple[frozenset[str], str]] = []
+        self._postings: dict[tuple[str, str], list[int]] = defaultdict(list)
+
+    def add(self, text: str, output: str) -> None:
+        """Remember an accepted example."""
+        self._exact.add(normalize(text))
+        features, numbers = _features(text), _numbers(text)
+        index = len(self._features)
+        self._features.append((features, normalize(output)))
+        for feature in features:
+            self._postings[numbers, feature].append(index)
+
+    def is_exact(self, text: str) -> bool:
+        """Was this very input accepted before?"""
+        return normalize(text) in self._exact
+
+    def is_near(self, text: str, output: str) -> bool:
+        """Is there an accepted near copy with the same output?"""
+        features, numbers, wanted = _features(text), _numbers(text), normalize(output)
+        shared: Counter[int] = Counter()
+        for feature in features:
+            shared.update(self._postings.get((numbers, feature), ()))
+        return any(
+            self._features[index][1] == wanted and count / len(features | self._features[index][0]) >= self._threshold
+            for index, count in shared.items()
+        )
+
+
+class HeldOut:
+    """The examples that must not be trained on: finds texts that contain most of one.
+
+    A text is contaminated when it holds 0.7 or more of a held-out input's word pairs, and all its numbers.
+    """
+
+    def __init__(self, inputs: Iterable[str]) -> None:
+        self._known = [(normalize(text), _pairs(text), set(_NUMBER.findall(text))) for text in inputs]
+
+    def contaminates(self, text: str) -> bool:
+        """Does this text give a held-out example away?"""
+        normal, pairs, numbers = normalize(text), _pairs(text), set(_NUMBER.findall(text))
+        return any(
+            normal == known or (theirs and len(theirs & pairs) / len(theirs) >= CONTAINED_AT and their_numbers <= numbers)
+            for known, theirs, their_numbers in self._known
+        )
+
+
+def _features(text: str) -> frozenset[str]:
+    words = _WORD.findall(normalize(text))
+    return frozenset(words) | frozenset(f"{a} {b}" for a, b in zip(words, words[1:], strict=False))
+
+
+def _pairs(text: str) -> frozenset[str]:
+    words = _WORD.findall(normalize(text))
+    return frozenset(f"{a} {b}" for a, b in zip(words, words[1:], strict=False))
+
+
+def _numbers(text: str) -> str:
+    return " ".join(sorted(_NUMBER.findall(text)))

@@ -1,0 +1,48 @@
+"""Redo a stage: its products, and those of the stages that built on them, go to the archive. Paid answers stay."""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+from nanodistill_mcp.runs.files import fsync_dir
+from nanodistill_mcp.runs.paths import RunPaths
+from nanodistill_mcp.runs.records import PIPELINE, Stage
+from nanodistill_mcp.runs.store import Run
+
+
+def archive_from(run: Run, stage: Stage) -> list[str]:
+    """Move what a stage and the later ones wrote to ``archive/<time>``.
+
+    The last-written file of each stage goes first, so that a stage half archived never looks done.
+
+    Returns:
+        The names of what was moved.
+    """
+    target = run.paths.archive / f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{stage}"
+    moved: list[str] = []
+    for later in PIPELINE[PIPELINE.index(stage) :]:
+        for path in _products(run.paths, later):
+            if path.exists():
+                target.mkdir(mode=0o700, parents=True, exist_ok=True)
+                os.rename(path, target / path.name)
+                moved.append(path.name)
+    fsync_dir(run.paths.root)
+    return moved
+
+
+def _products(paths: RunPaths, stage: Stage) -> list[Path]:
+    match stage:
+        case "synthesize_cot":
+            return [paths.traces_cot]
+        case "extract_policy":
+            return [paths.policy]
+        case "amplify":
+            return [paths.traces_amplified, paths.rejected]
+        case "train":
+            return [paths.training, paths.root / "recipe.json", paths.checkpoints, paths.dataset, paths.model]
+        case "evaluate":
+            return [paths.evaluation, paths.answers, paths.comparison]
+        case "export_gguf":
+            return [paths.export, paths.modelfile, paths.gguf]
+        case "compare_models":
+            return [paths.comparison]

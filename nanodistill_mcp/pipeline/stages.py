@@ -1,0 +1,21 @@
+"""The stages by name, as a worker carries them out."""
+
+from nanodistill_mcp.jobs.supervise import Stage
+from nanodistill_mcp.pipeline.amplify import amplify
+from nanodistill_mcp.pipeline.compare import compare_models
+from nanodistill_mcp.pipeline.evaluate import evaluate
+from nanodistill_mcp.pipeline.export import export_gguf
+from nanodistill_mcp.pipeline.policy import extract_policy
+from nanodistill_mcp.pipeline.synthesize import synthesize_cot
+from nanodistill_mcp.pipeline.training import train
+from nanodistill_mcp.runs.records import Stage as StageName
+
+STAGES: dict[StageName, Stage] = {
+    "synthesize_cot": synthesize_cot,
+    "extract_policy": extract_policy,
+    "amplify": amplify,
+    "train": train,
+    "evaluate": evaluate,
+    "export_gguf": export_gguf,
+    "compare_models": compare_models,
+}

@@ -1,0 +1,121 @@
+"""A run's state, derived each time it is asked for: from what lies in the folder, and from who holds its locks."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, assert_never
+
+from nanodistill_mcp.jobs.launch import Alive, Finished, Lost, observe
+from nanodistill_mcp.runs.files import read_json
+from nanodistill_mcp.runs.journal import read_journal, spend_of
+from nanodistill_mcp.runs.paths import JobPaths, RunPaths
+from nanodistill_mcp.runs.records import PIPELINE, Control, Exit, Heartbeat, Spend, Stage, State
+from nanodistill_mcp.runs.store import Run, read_record
+
+COSTS: frozenset[Stage] = frozenset(("synthesize_cot", "extract_policy", "amplify"))
+"""Stages that pay the teacher."""
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """How one stage of a run is."""
+
+    stage: Stage
+    state: State
+    done: int = 0
+    total: int = 0
+    message: str = ""
+    live: dict[str, Any] = field(default_factory=dict[str, Any])
+    heartbeat_at: str = ""
+    exit: Exit | None = None
+    job: JobPaths | None = None
+
+
+def product_of(paths: RunPaths, stage: Stage) -> Path:
+    """The file a stage writes last: it exists exactly when the stage is done."""
+    match stage:
+        case "synthesize_cot":
+            return paths.traces_cot
+        case "extract_policy":
+            return paths.policy
+        case "amplify":
+            return paths.traces_amplified
+        case "train":
+            return paths.training
+        case "evaluate":
+            return paths.evaluation
+        case "export_gguf":
+            return paths.export
+        case "compare_models":
+            return paths.comparison
+        case _:
+            assert_never(stage)
+
+
+def stage_status(run: Run, stage: Stage) -> StageStatus:
+    """The state of a stage: its living job, else its product, else how its last job ended."""
+    jobs = [job for job in run.paths.job_list() if job.stage == stage]
+    newest = jobs[-1] if jobs else None
+    observed = observe(run, newest) if newest else None
+    if newest and isinstance(observed, Alive):
+        return _living(stage, newest, observed.heartbeat)
+    if product_of(run.paths, stage).exists():
+        ended = observed.exit if isinstance(observed, Finished) and observed.exit.outcome == "done" else None
+        return StageStatus(stage, State.DONE, message="done", exit=ended, job=newest)
+    match observed:
+        case None:
+            return StageStatus(stage, State.NEW)
+        case Finished(exit=ended):
+            return _ended(stage, newest, ended)
+        case Lost():
+            beat = (read_record(newest.heartbeat, Heartbeat) if newest else None) or Heartbeat(at="")
+            message = "its worker ended before the stage was done; what it finished is kept"
+            return StageStatus(stage, State.INTERRUPTED, beat.done, beat.total, message, beat.live, beat.at, job=newest)
+        case _:
+            assert_never(observed)
+
+
+def stage_result(run: Run, stage: Stage) -> dict[str, Any] | None:
+    """What a stage found, as it wrote it; None while it is not done."""
+    value = read_json(product_of(run.paths, stage))
+    return value if isinstance(value, dict) else None
+
+
+def pipeline_status(run: Run) -> list[StageStatus]:
+    """Every stage of a run, in order."""
+    return [stage_status(run, stage) for stage in PIPELINE]
+
+
+def spend(run: Run) -> Spend:
+    """What the run's journal says was paid. A worker's open calls are not in doubt while it lives."""
+    total = spend_of(read_journal(run.paths.calls).records)
+    living = any(status.state.active for status in pipeline_status(run) if status.stage in COSTS)
+    return total.model_copy(update={"in_doubt_calls": 0, "in_doubt_usd": 0.0}) if living else total
+
+
+def _living(stage: Stage, job: JobPaths, beat: Heartbeat) -> StageStatus:
+    match beat.phase:
+        case "queued":
+            state = State.QUEUED
+        case "paused":
+            state = State.PAUSED
+        case "running":
+            state = State.RUNNING
+        case _:
+            assert_never(beat.phase)
+    message = beat.message or "starting"
+    control = read_record(job.control, Control)
+    if control and control.want == "cancel":
+        message = "cancelling"
+    return StageStatus(stage, state, beat.done, beat.total, message, beat.live, beat.at, job=job)
+
+
+def _ended(stage: Stage, job: JobPaths | None, ended: Exit) -> StageStatus:
+    match ended.outcome:
+        case "done":  # its product was removed since, by restart or by hand
+            return StageStatus(stage, State.NEW, job=job)
+        case "failed":
+            return StageStatus(stage, State.FAILED, message=f"{ended.what} {ended.next_step}", exit=ended, job=job)
+        case "cancelled":
+            return StageStatus(stage, State.CANCELLED, message="cancelled; what was finished is kept", exit=ended, job=job)
+        case _:
+            assert_never(ended.outcome)

@@ -1,0 +1,94 @@
+"""What the teacher's stages share: the teacher opened for a job, and a seed or a new input solved."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import anyio
+
+from nanodistill_mcp.errors import NanodistillError
+from nanodistill_mcp.jobs.supervise import Job
+from nanodistill_mcp.pipeline import recipe
+from nanodistill_mcp.runs.journal import Journal, spend_of
+from nanodistill_mcp.runs.options import Options
+from nanodistill_mcp.settings import TeacherEndpoint
+from nanodistill_mcp.teacher import prompts
+from nanodistill_mcp.teacher.answers import WorkedSolution
+from nanodistill_mcp.teacher.budget import Budget, Caps
+from nanodistill_mcp.teacher.capabilities import Capabilities
+from nanodistill_mcp.teacher.client import RowDeclined, Teacher
+
+DEFAULT_CONCURRENCY = 16
+DEFAULT_MAX_TOKENS = 2048
+
+
+@dataclass(frozen=True)
+class Solved:
+    """One input as the teacher solved it, or the reason it did not."""
+
+    solution: str = ""
+    answer: str = ""
+    call_id: str = ""
+    declined: Literal["", "refused", "truncated", "filtered", "empty", "invalid", "context"] = ""
+
+
+@asynccontextmanager
+async def teacher_of(job: Job) -> AsyncIterator[Teacher]:
+    """The run's teacher, with the run's journal and what is left of its budget."""
+    manifest = job.run.manifest
+    options = run_options(job)
+    endpoint = TeacherEndpoint.model_validate(job.arguments["endpoint"])
+    with Journal.open(job.run.paths.calls) as journal:
+        caps = Caps(usd=float(job.arguments["cap_usd"]), tokens=options.max_total_tokens, calls=options.max_calls)
+        budget = Budget(caps, spend_of(journal.records), manifest.usd_per_mtok)
+        async with Teacher(
+            endpoint,
+            journal=journal,
+            budget=budget,
+            capabilities=Capabilities(Path(job.arguments["capabilities_path"])),
+            stage=job.request.stage,
+            concurrency=options.teacher_concurrency or DEFAULT_CONCURRENCY,
+            before_call=job.checkpoint,
+            sampling={} if options.temperature is None else {"temperature": options.temperature},
+        ) as teacher:
+            yield teacher
+
+
+def run_options(job: Job) -> Options:
+    """The run's options over its preset."""
+    spec = job.run.manifest.spec
+    return recipe.preset_options(spec.preset, Options.model_validate(spec.options))
+
+
+async def solve(teacher: Teacher, task: str, text: str, *, policy_json: str = "", sample: int = 0, max_tokens: int | None = None) -> Solved:
+    """Let the teacher solve one input without seeing any answer to it."""
+    try:
+        answer = await teacher.ask(
+            prompts.solve(task, text, policy_json), WorkedSolution, sample=sample, max_tokens=max_tokens or DEFAULT_MAX_TOKENS
+        )
+    except RowDeclined as declined:
+        return Solved(call_id=declined.call_id, declined=declined.reason)
+    return Solved(answer.value.solution, answer.value.answer, answer.call_id)
+
+
+async def all_done(units: Iterable[Callable[[], Awaitable[None]]]) -> None:
+    """Run paid work side by side. When one unit fails, those in flight still end, because they are paid for.
+
+    Raises:
+        NanodistillError: The first failure, once nothing is in flight any more.
+    """
+    failures: list[NanodistillError] = []
+
+    async def guarded(unit: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await unit()
+        except NanodistillError as error:
+            failures.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        for unit in units:
+            tasks.start_soon(guarded, unit)
+    if failures:
+        raise failures[0]

@@ -1,0 +1,85 @@
+"""The student is trained: the dataset built, the recipe resolved, one trainer at a time on the machine."""
+
+from pathlib import Path
+from typing import Any
+
+from nanodistill_mcp.errors import UserInputError
+from nanodistill_mcp.jobs.supervise import Job
+from nanodistill_mcp.pipeline import dataset, recipe
+from nanodistill_mcp.runs.files import count_lines, read_json, write_json
+from nanodistill_mcp.runs.options import Options
+from nanodistill_mcp.runs.records import RunSpec
+from nanodistill_mcp.student.requests import InspectRequest, Recipe, StudentFacts, TrainRequest, TrainResult
+
+
+def training_options(spec: RunSpec, further: dict[str, Any]) -> Options:
+    """The run's options with those given to train over them."""
+    return Options.model_validate({**spec.options, **further})
+
+
+async def train(job: Job) -> dict[str, Any]:
+    """Write ``dataset/``, ``model/adapters/`` and, last, ``training.json``."""
+    run = job.run
+    spec = run.manifest.spec
+    options = training_options(spec, job.arguments.get("options", {}))
+    chosen = recipe.preset_options(spec.preset, options)
+    async with job.one_at_a_time(Path(job.arguments["training_lock_path"])):
+        job.progress(0, 0, "preparing the student")
+        facts = await job.run_student(
+            InspectRequest(student=job.arguments["student"], result_path=job.paths.root / "inspect.json"), StudentFacts
+        )
+        if not (run.paths.dataset / "manifest.json").exists():
+            dataset.build_dataset(run, chosen.val_split or 0.0)
+        rows = count_lines(run.paths.dataset / "train.jsonl")
+        resolved, reasons = recipe.resolve(spec.preset, options, rows=rows, layers=facts.layers)
+        _check_resumable(job, resolved)
+        for name, reason in reasons.items():
+            job.event("resolved", option=name, reason=reason)
+        run.paths.checkpoints.mkdir(mode=0o700, exist_ok=True)
+        run.paths.model.mkdir(mode=0o700, exist_ok=True)
+        job.progress(0, resolved.iters, "training")
+        result = await job.run_student(
+            TrainRequest(
+                student=job.arguments["student"],
+                dataset_dir=run.paths.dataset,
+                checkpoints_dir=run.paths.checkpoints,
+                adapter_dir=run.paths.adapters,
+                metrics_path=job.paths.metrics,
+                control_path=job.paths.control,
+                result_path=job.paths.root / "train.json",
+                recipe=resolved,
+            ),
+            TrainResult,
+            on_metric=lambda line: _report(job, resolved, line),
+        )
+    summary = {**result.model_dump(), "recipe": resolved.model_dump(), "reasons": reasons, "student": job.arguments["student"]}
+    write_json(run.paths.training, summary)
+    return summary
+
+
+def _check_resumable(job: Job, resolved: Recipe) -> None:
+    """Checkpoints belong to the recipe they were made with."""
+    recipe_path = job.run.paths.root / "recipe.json"
+    before = read_json(recipe_path)
+    if before is not None and before != resolved.model_dump() and any(job.run.paths.checkpoints.glob("*")):
+        raise UserInputError(
+            "There are checkpoints of another recipe.", next_step="Call train with the same options to continue, or with restart=true to begin anew."
+        )
+    write_json(recipe_path, resolved.model_dump())
+
+
+def _report(job: Job, resolved: Recipe, line: dict[str, Any]) -> None:
+    match line.get("event"):
+        case "step":
+            job.progress(
+                line["iteration"],
+                resolved.iters,
+                "training",
+                **{name: line[name] for name in ("train_loss", "learning_rate", "tokens_per_second", "peak_memory_gb") if name in line},
+            )
+        case "valid":
+            job.progress(line["iteration"], resolved.iters, "training", valid_loss=line["valid_loss"])
+        case "dataset" | "paused" | "resumed" | "resuming":
+            job.event(line.pop("event"), **line)
+        case _:
+            pass

@@ -1,0 +1,197 @@
+"""What the tools share: the settings, the store, and the words for a run's state."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nanodistill_mcp.errors import DamagedRunError, RunStateError
+from nanodistill_mcp.pipeline import status as states
+from nanodistill_mcp.pipeline.status import StageStatus
+from nanodistill_mcp.runs.files import read_json
+from nanodistill_mcp.runs.records import PIPELINE, Stage, State
+from nanodistill_mcp.runs.store import Run, RunStore
+from nanodistill_mcp.server.artifacts import artifact_list
+from nanodistill_mcp.server.replies import NextStep, RunLine, SpendReply, StageLine, StageReply, StatusReply
+from nanodistill_mcp.settings import Settings
+
+POLL_S = 5
+_RUNS_LISTED = 20
+
+
+@dataclass(frozen=True)
+class App:
+    """One server process. It holds no state of any run."""
+
+    settings: Settings
+    store: RunStore
+
+    @property
+    def capabilities_path(self) -> Path:
+        return self.store.home / "capabilities.json"
+
+    @property
+    def training_lock_path(self) -> Path:
+        return self.store.home / "training.lock"
+
+    def keys_for(self, run: Run) -> dict[str, str]:
+        """The variables the teacher's worker needs, from this server's environment."""
+        names = [*run.manifest.key_variables, *self.settings.pass_environment]
+        return {name: os.environ[name] for name in names if os.environ.get(name)}
+
+
+def spend_reply(run: Run) -> SpendReply:
+    """What the run paid so far."""
+    spend = states.spend(run)
+    return SpendReply(
+        cost_usd=round(spend.usd, 6),
+        budget_usd=run.manifest.spec.budget_usd,
+        calls=spend.calls,
+        failed_calls=spend.failed_calls,
+        input_tokens=spend.input_tokens,
+        output_tokens=spend.output_tokens,
+        in_doubt_calls=spend.in_doubt_calls,
+        in_doubt_usd=round(spend.in_doubt_usd, 6),
+    )
+
+
+def stage_reply(run: Run, stage: Stage) -> StageReply:
+    """Everything an agent needs to know of a stage."""
+    found = states.stage_status(run, stage)
+    return StageReply(
+        run_id=run.run_id,
+        stage=stage,
+        state=found.state,
+        done=found.done,
+        total=found.total,
+        message=found.message,
+        live=found.live if found.state.active else {},
+        result=result_of(run, found) if found.state is State.DONE else {},
+        spend=spend_reply(run),
+        artifacts=artifact_list(run),
+        next_step=next_step(run, found),
+        poll_after_s=POLL_S if found.state.active else 0,
+    )
+
+
+def result_of(run: Run, found: StageStatus) -> dict[str, Any]:
+    """What a finished stage found."""
+    match found.stage:
+        case "train" | "evaluate" | "export_gguf" | "compare_models":
+            return states.stage_result(run, found.stage) or {}
+        case "synthesize_cot" | "extract_policy" | "amplify":
+            return found.exit.summary if found.exit else {}
+
+
+def status_reply(run: Run, *, detail: bool) -> StatusReply:
+    """A run at a glance."""
+    stages = states.pipeline_status(run)
+    living = next((found for found in stages if found.state.active), None)
+    if living is None and (comparing := states.stage_status(run, "compare_models")).state.active:
+        living = comparing
+    current = living or next((found for found in stages if found.state is not State.DONE), stages[-1])
+    return StatusReply(
+        run_id=run.run_id,
+        folder=str(run.paths.root),
+        stages=[_line(found) for found in stages],
+        running=living.stage if living else "",
+        spend=spend_reply(run),
+        artifacts=artifact_list(run),
+        detail={found.stage: result_of(run, found) for found in stages if found.state is State.DONE} if detail else {},
+        next_step=next_step(run, current),
+        poll_after_s=POLL_S if living else 0,
+    )
+
+
+def runs_reply(app: App) -> StatusReply:
+    """The newest runs. A damaged one is a line that says so, never a failed list."""
+    lines = [_run_line(run) for _, run in zip(range(_RUNS_LISTED), app.store.all(), strict=False)]
+    step = (
+        NextStep(tool="get_status", arguments={"run_id": lines[0].run_id}, why="See the newest run in full.")
+        if lines
+        else NextStep(
+            tool="create_run",
+            arguments={"name": "my-first-model", "instruction": "What the model is to do.", "seed": [{"input": "...", "output": "..."}]},
+            why="There are no runs yet. Ten examples are a good start.",
+        )
+    )
+    return StatusReply(run_id="", folder=str(app.store.runs_dir), runs=lines, next_step=step)
+
+
+def next_step(run: Run, current: StageStatus) -> NextStep:
+    """The call that moves the run on, given the stage that matters now."""
+    run_id = run.run_id
+    if current.state.active:
+        return NextStep(
+            tool="get_status",
+            arguments={"run_id": run_id, "wait_s": 20},
+            why=f"{current.stage} is {current.state}; it goes on by itself, also when this chat ends.",
+        )
+    match current.state:
+        case State.FAILED | State.CANCELLED | State.INTERRUPTED:
+            why = "What was finished is kept and paid for once: the stage continues where it stopped."
+            return NextStep(tool=current.stage, arguments={"run_id": run_id}, why=why)
+        case _:
+            pass
+    for stage in PIPELINE:
+        if states.stage_status(run, stage).state is not State.DONE:
+            return NextStep(tool=stage, arguments={"run_id": run_id}, why=_WHY[stage])
+    return NextStep(
+        tool="compare_models",
+        arguments={"run_id": run_id, "prompts": [seed.input for seed in run.seeds()[:1]], "models": ["base", "gguf"]},
+        why="The model is ready: ask it something. In the run's folder: ollama create NAME -f Modelfile.",
+    )
+
+
+_WHY: dict[Stage, str] = {
+    "synthesize_cot": "The teacher solves the examples, which shows whether it can do the task at all.",
+    "extract_policy": "The policy says what new examples must look like.",
+    "amplify": "The teacher generates and verifies new examples until the target or the budget.",
+    "train": "The student learns from the accepted examples, on this machine.",
+    "evaluate": "Student, base and teacher on examples the student never saw.",
+    "export_gguf": "One file for Ollama, LM Studio and llama.cpp.",
+    "compare_models": "Answers side by side.",
+}
+
+REQUIRED: dict[Stage, Stage] = {
+    "extract_policy": "synthesize_cot",
+    "amplify": "extract_policy",
+    "train": "amplify",
+    "evaluate": "train",
+    "export_gguf": "train",
+    "compare_models": "train",
+}
+"""The stage whose product each stage builds on."""
+
+
+def check_order(run: Run, stage: Stage) -> None:
+    """Refuse a stage whose input is not there yet.
+
+    Raises:
+        RunStateError: Names the stage to call first.
+    """
+    needed = REQUIRED.get(stage)
+    if needed and (found := states.stage_status(run, needed)).state is not State.DONE:
+        raise RunStateError(
+            f"{stage} builds on {needed}, which is {found.state}.",
+            next_step=f"Call get_status(run_id={run.run_id!r}, wait_s=20)." if found.state.active else f"Call {needed}(run_id={run.run_id!r}) first.",
+        )
+
+
+def _line(found: StageStatus) -> StageLine:
+    message = found.message if found.state is not State.DONE else ""
+    live = found.live if found.state.active else {}
+    return StageLine(stage=found.stage, state=found.state, done=found.done, total=found.total, message=message, live=live)
+
+
+def _run_line(run: Run) -> RunLine:
+    try:
+        manifest = run.manifest
+        stages = {found.stage: found.state for found in states.pipeline_status(run)}
+        evaluation = read_json(run.paths.evaluation) or {}
+        part = evaluation.get("held_out") or evaluation.get("synthetic") or {}
+        accuracy = {name: part[name]["accuracy"] for name in ("base", "student", "teacher") if name in part}
+        cost = round(states.spend(run).usd, 4)
+    except DamagedRunError as error:
+        return RunLine(run_id=run.run_id, damaged=error.what)
+    return RunLine(run_id=run.run_id, created_at=manifest.created_at, stages=stages, accuracy=accuracy, cost_usd=cost)

@@ -1,0 +1,114 @@
+"""The one place where failures become text for the agent, and where a tool's arguments are made strict."""
+
+import difflib
+import functools
+from collections.abc import Awaitable, Callable
+from typing import Any, ParamSpec, TypeVar
+
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.extension import Extension
+from mcp.server.mcpserver.exceptions import ResourceNotFoundError, ToolError
+from mcp.server.mcpserver.tools import Tool
+from mcp.types import CallToolRequestParams, CallToolResult, TextContent, ToolAnnotations
+from pydantic import ValidationError
+
+from nanodistill_mcp.errors import NanodistillError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def agent_facing(tool: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+    """Let an anticipated failure reach the agent as text; let a defect stay a crash, whose text does not."""
+
+    @functools.wraps(tool)
+    async def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return await tool(*args, **kwargs)
+        except NanodistillError as error:
+            raise ToolError(str(error)) from error
+
+    return call
+
+
+def reader_facing(resource: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+    """The same for a resource."""
+
+    @functools.wraps(resource)
+    async def read(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return await resource(*args, **kwargs)
+        except NanodistillError as error:
+            raise ResourceNotFoundError(str(error)) from error
+
+    return read
+
+
+def strict_tool(
+    tool: Callable[..., Awaitable[Any]], *, title: str, read_only: bool = False, destructive: bool = False, idempotent: bool = True, open_world: bool = False
+) -> Tool:
+    """A tool that refuses arguments it does not know, with all four annotations set.
+
+    The SDK drops unknown arguments, so a misspelt option would silently do nothing.
+    """
+    annotations = ToolAnnotations(
+        read_only_hint=read_only, destructive_hint=destructive, idempotent_hint=idempotent, open_world_hint=open_world
+    )
+    made = Tool.from_function(agent_facing(tool), title=title, annotations=annotations)
+    arguments = made.fn_metadata.arg_model
+    arguments.model_config["extra"] = "forbid"
+    arguments.model_rebuild(force=True)
+    made.parameters = _without_titles(arguments.model_json_schema(by_alias=True))
+    if made.fn_metadata.output_schema:
+        made.fn_metadata.output_schema = _without_titles(made.fn_metadata.output_schema)
+    return made
+
+
+class PlainArgumentErrors(Extension):
+    """Says what is wrong with arguments, what is accepted and the nearest name, instead of a library's report."""
+
+    identifier = "io.github.nanodistill/plain-argument-errors"
+
+    def __init__(self, tools: list[Tool]) -> None:
+        self._tools = {tool.name: tool for tool in tools}
+
+    async def intercept_tool_call(
+        self, params: CallToolRequestParams, ctx: ServerRequestContext[Any, Any], call_next: CallNext
+    ) -> HandlerResult:
+        """Check the arguments before the SDK does."""
+        tool = self._tools.get(params.name)
+        if tool is None:
+            near = difflib.get_close_matches(params.name, self._tools, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            return _error(f"There is no tool {params.name[:64]!r}.{hint} Tools: {', '.join(self._tools)}.")
+        try:
+            tool.fn_metadata.validate_arguments(params.arguments or {})
+        except ValidationError as error:
+            return _error(_told(tool, error))
+        return await call_next(ctx)
+
+
+def _told(tool: Tool, error: ValidationError) -> str:
+    accepted = list(tool.parameters.get("properties", {}))
+    lines: list[str] = []
+    for problem in error.errors(include_input=False, include_url=False):
+        where = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(where, accepted, n=1)
+            lines.append(f"{where[:64]}: not an argument of this tool{f'; did you mean {near[0]}?' if near else ''}")
+        elif problem["type"] == "missing":
+            lines.append(f"{where}: required")
+        else:
+            lines.append(f"{where}: {problem['msg']}")
+    return f"The arguments of {tool.name} are not accepted: {'; '.join(lines)}. Accepted: {', '.join(accepted)}. Correct them and call {tool.name} again."
+
+
+def _error(text: str) -> CallToolResult:
+    return CallToolResult(is_error=True, content=[TextContent(text=text)])
+
+
+def _without_titles(schema: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """Generated titles repeat the names and cost tokens in every conversation."""
+    if isinstance(schema, dict):
+        return {k: _without_titles(v) for k, v in schema.items() if not (k == "title" and isinstance(v, str))}  # pyright: ignore[reportUnknownVariableType]
+    return [_without_titles(item) for item in schema] if isinstance(schema, list) else schema  # pyright: ignore[reportUnknownVariableType]

@@ -1,0 +1,61 @@
+"""A run's artifacts as resources. The list is made anew each time, because some clients never ask for templates."""
+
+from mcp.server.mcpserver import Context, MCPServer
+from mcp.types import Annotations, Resource
+
+from nanodistill_mcp.errors import NanodistillError
+from nanodistill_mcp.server.app import App, runs_reply, status_reply
+from nanodistill_mcp.server.artifacts import SCHEME, artifact_list, mime_type, read_whole, uri_of
+from nanodistill_mcp.server.boundary import reader_facing
+
+_RUNS_LISTED = 10
+
+
+class RunsServer(MCPServer[App]):
+    """An MCP server whose resource list is what the run folders hold."""
+
+    app: App
+
+    async def list_resources(self) -> list[Resource]:
+        """The list of runs, and the artifacts of the newest."""
+        listed = [Resource(uri=SCHEME, name="runs", title="All runs", mime_type="application/json")]
+        for _, run in zip(range(_RUNS_LISTED), self.app.store.all(), strict=False):
+            try:
+                names = artifact_list(run)
+            except (NanodistillError, OSError):  # a damaged run must not fail the list; get_status says what is wrong
+                continue
+            listed.append(_resource(run.run_id, "status", None))
+            listed += [_resource(run.run_id, artifact.name, artifact.bytes) for artifact in names]
+        return listed
+
+
+def add_resources(server: RunsServer) -> None:
+    """Register what resources/read answers."""
+
+    @server.resource(SCHEME, name="runs", mime_type="application/json")
+    async def runs() -> str:
+        return runs_reply(server.app).model_dump_json(indent=1)
+
+    @server.resource(f"{SCHEME}/{{run_id}}/status", name="status", mime_type="application/json")
+    @reader_facing
+    async def status(run_id: str, ctx: Context) -> str:
+        del ctx
+        return status_reply(server.app.store.open(run_id), detail=True).model_dump_json(indent=1)
+
+    @server.resource(f"{SCHEME}/{{run_id}}/{{+artifact}}", name="artifact")
+    @reader_facing
+    async def artifact(run_id: str, artifact: str, ctx: Context) -> str | bytes:
+        del ctx
+        return read_whole(server.app.store.open(run_id), artifact)
+
+    del runs, status, artifact
+
+
+def _resource(run_id: str, name: str, size: int | None) -> Resource:
+    return Resource(
+        uri=uri_of(run_id, name),
+        name=f"{run_id}/{name}",
+        mime_type=mime_type(name) if name != "status" else "application/json",
+        size=size,
+        annotations=Annotations(audience=["user", "assistant"], priority=0.5),
+    )

@@ -1,0 +1,137 @@
+"""A stage tool in general: answer from what is there, attach to what runs, or start it; then wait a little."""
+
+from typing import Any
+
+import anyio
+from mcp.server.mcpserver import Context
+
+from nanodistill_mcp.errors import RunStateError, TrainingError
+from nanodistill_mcp.jobs import launch
+from nanodistill_mcp.pipeline import recipe
+from nanodistill_mcp.pipeline import status as states
+from nanodistill_mcp.pipeline.plan import check_student
+from nanodistill_mcp.pipeline.restart import archive_from
+from nanodistill_mcp.pipeline.status import StageStatus
+from nanodistill_mcp.pipeline.training import training_options
+from nanodistill_mcp.runs.files import count_lines
+from nanodistill_mcp.runs.paths import JobPaths
+from nanodistill_mcp.runs.records import Stage, State
+from nanodistill_mcp.runs.store import Run
+from nanodistill_mcp.server.app import App, check_order, next_step, stage_reply
+from nanodistill_mcp.server.replies import StageReply
+
+_LOOK_S = 0.25
+_EFFECT_S = 5.0
+
+
+async def run_stage(
+    app: App,
+    ctx: Context[App],
+    run_id: str,
+    stage: Stage,
+    arguments: dict[str, Any],
+    *,
+    wait_s: int,
+    restart: bool,
+    again: bool = False,
+) -> StageReply:
+    """Carry a stage out, once.
+
+    Called on a finished stage it answers with its result and pays nothing; called while it runs it attaches; called after
+    a failure or a crash it continues. ``restart`` archives and redoes; ``again`` runs a finished stage on new arguments.
+
+    Raises:
+        RunStateError: The stage before is not done, or another job of this run runs.
+    """
+    run = app.store.open(run_id)
+    found = states.stage_status(run, stage)
+    if not found.state.active and (found.state is not State.DONE or restart or again):
+        check_order(run, stage)
+        _check_idle(run, stage)
+        if restart and found.state is not State.NEW:
+            archive_from(run, stage)
+        job, _ = await launch.start(run, stage, {**_common(app, run), **arguments}, app.keys_for(run))
+        if job.stage != stage:  # another server started it in the meantime
+            _check_idle(run, stage)
+    await wait_for_end(ctx, run, stage, wait_s)
+    return stage_reply(run, stage)
+
+
+async def wait_for_end(ctx: Context[App], run: Run, stage: Stage, wait_s: int) -> None:
+    """Wait until the stage ends, reporting progress; the job goes on either way."""
+    reported = -1
+    with anyio.move_on_after(wait_s):
+        while (found := states.stage_status(run, stage)).state.active:
+            if found.done > reported:  # progress must rise
+                reported = found.done
+                await ctx.report_progress(found.done, found.total or None, f"{stage}: {found.message}")
+            await anyio.sleep(_LOOK_S)
+
+
+async def wait_for_change(ctx: Context[App], run: Run, wait_s: int) -> None:
+    """Wait until any stage's state changes, while a job runs."""
+    job = launch.active_job(run)
+    if job is None:
+        return
+    before = _states(run, job)
+    reported = -1
+    with anyio.move_on_after(wait_s):
+        while _states(run, job) == before:
+            found = states.stage_status(run, job.stage)  # pyright: ignore[reportArgumentType]
+            if found.done > reported:
+                reported = found.done
+                await ctx.report_progress(found.done, found.total or None, f"{found.stage}: {found.message}")
+            await anyio.sleep(_LOOK_S)
+
+
+async def wait_for_effect(run: Run, job: JobPaths, action: str) -> StageStatus:
+    """Wait a few seconds until a job did what was asked of it."""
+    wanted = {"pause": (State.PAUSED,), "resume": (State.RUNNING, State.QUEUED), "cancel": ()}[action]
+    with anyio.move_on_after(_EFFECT_S):
+        while True:
+            found = states.stage_status(run, job.stage)  # pyright: ignore[reportArgumentType]
+            if found.state in wanted or not found.state.active:
+                break
+            await anyio.sleep(_LOOK_S)
+    return states.stage_status(run, job.stage)  # pyright: ignore[reportArgumentType]
+
+
+def training_plan(run: Run, options: dict[str, Any]) -> StageReply:
+    """What train would do, in the form of its reply.
+
+    Raises:
+        TrainingError: There are no examples to plan for yet.
+    """
+    rows = count_lines(run.paths.traces_amplified)
+    if not rows:
+        raise TrainingError("There are no accepted examples yet.", next_step=f"Call amplify(run_id={run.run_id!r}) first.")
+    spec = run.manifest.spec
+    resolved, reasons = recipe.resolve(spec.preset, training_options(spec, options), rows=rows, layers=10**6)
+    reply = stage_reply(run, "train")
+    shown = {"dry_run": True, "examples": rows, "recipe": resolved.model_dump(), "reasons": reasons}
+    return reply.model_copy(update={"result": shown, "message": "This is the plan; nothing was started."})
+
+
+def _common(app: App, run: Run) -> dict[str, Any]:
+    """What every worker is told: where the teacher is, what it may cost, where the student is."""
+    spec = run.manifest.spec
+    return {
+        "endpoint": app.settings.endpoint(spec.teacher).model_dump(),
+        "cap_usd": min(spec.budget_usd, app.settings.budget.usd_per_run),
+        "capabilities_path": str(app.capabilities_path),
+        "training_lock_path": str(app.training_lock_path),
+        "student": check_student(spec.student, app.settings),
+    }
+
+
+def _check_idle(run: Run, stage: Stage) -> None:
+    job = launch.active_job(run)
+    if job is not None and job.stage != stage:
+        raise RunStateError(
+            f"{job.stage} of this run is still running, and a run does one thing at a time.",
+            next_step=f"Call get_status(run_id={run.run_id!r}, wait_s=20), or control_job(run_id={run.run_id!r}, action='cancel').",
+        )
+
+
+def _states(run: Run, job: JobPaths) -> tuple[object, ...]:
+    return (*(found.state for found in states.pipeline_status(run)), launch.observe(run, job).__class__)

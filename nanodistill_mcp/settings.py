@@ -1,0 +1,170 @@
+"""The server's configuration, read once: command line > environment > YAML file > defaults, with the origin of each value.
+
+Endpoints, prices, allowed directories and caps come from here and from nowhere else: no tool argument reaches them.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from nanodistill_mcp.errors import ConfigurationError, UserInputError
+
+DEFAULT_TEACHER = "claude-sonnet-5-5"
+DEFAULT_STUDENT = "mlx-community/Qwen3-4B-Instruct-2507-4bit"
+
+Origin = Literal["command line", "environment", "file", "default"]
+
+_TEACHER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}\Z")
+
+
+class TeacherEndpoint(BaseModel):
+    """Where a teacher is reached, and as what."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field("", description="The name runs use for it.")
+    model: str = Field(description="A LiteLLM model id.")
+    api_base: str = Field("", description="The endpoint's address, when it is not the provider's own.")
+    api_key_env: str = Field("", description="The name of the environment variable that holds the key.")
+    usd_per_mtok: tuple[float, float] | None = Field(None, description="Price of a million input and output tokens.")
+
+    @field_validator("api_base")
+    @classmethod
+    def _plain_address(cls, value: str) -> str:
+        if value and not re.match(r"https?://[^/\s@]+(/[^\s?#]*)?\Z", value):
+            msg = "give http(s)://host[:port][/path], without user name, query or fragment"
+            raise ValueError(msg)
+        return value.rstrip("/")
+
+
+class BudgetSettings(BaseModel):
+    """Ceilings that arguments can lower and never raise."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    usd_per_run: float = Field(20.0, ge=0)
+    usd_per_day: float = Field(50.0, ge=0)
+
+
+class Settings(BaseModel):
+    """Everything the server is configured with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    home: Path
+    teachers: dict[str, TeacherEndpoint] = {}
+    default_teacher: str = DEFAULT_TEACHER
+    default_student: str = DEFAULT_STUDENT
+    allowed_paths: list[Path] = Field([], description="Directories from which seed files and local students may be read.")
+    budget: BudgetSettings = BudgetSettings()
+    pass_environment: list[str] = Field([], description="Further variables for the teacher's worker, such as HTTPS_PROXY.")
+    origins: dict[str, Origin] = {}
+
+    def endpoint(self, teacher: str) -> TeacherEndpoint:
+        """The endpoint behind a teacher's name: one of the configured ones, or a LiteLLM id at its provider's own address.
+
+        Raises:
+            UserInputError: It is neither.
+        """
+        if configured := self.teachers.get(teacher):
+            return configured.model_copy(update={"name": teacher})
+        if not _TEACHER_ID.match(teacher) or "://" in teacher or ".." in teacher or teacher.count("//"):
+            names = ", ".join(sorted(self.teachers)) or "none are configured"
+            raise UserInputError(
+                "That is not a teacher.",
+                next_step=f"Give a LiteLLM model id such as '{DEFAULT_TEACHER}', or the name of a configured endpoint ({names}).",
+            )
+        return TeacherEndpoint(name=teacher, model=teacher)
+
+    def readable_dirs(self) -> list[Path]:
+        """Directories a caller may name files in, resolved."""
+        return [Path(os.path.realpath(path.expanduser())) for path in self.allowed_paths]
+
+
+def load_settings(home: Path, overrides: Mapping[str, Any] | None = None, env: Mapping[str, str] | None = None) -> Settings:
+    """Read the configuration.
+
+    Args:
+        home: The data directory; its ``config.yaml`` is read unless NANODISTILL_CONFIG names another file.
+        overrides: Values from the command line.
+        env: The environment; this process's by default.
+
+    Raises:
+        ConfigurationError: The file is missing although named, is not YAML, or holds a value that is not accepted.
+    """
+    env = os.environ if env is None else env
+    from_file = _read_file(Path(env["NANODISTILL_CONFIG"]).expanduser(), must_exist=True) if env.get("NANODISTILL_CONFIG") else (
+        _read_file(home / "config.yaml", must_exist=False)
+    )
+    from_env = _from_environment(env)
+    values: dict[str, Any] = {}
+    origins: dict[str, Origin] = dict.fromkeys(Settings.model_fields.keys() - {"home", "origins"}, "default")
+    layers: list[tuple[Origin, Mapping[str, Any]]] = [("file", from_file), ("environment", from_env), ("command line", overrides or {})]
+    for origin, layer in layers:
+        for key, value in layer.items():
+            merged = {**values.get(key, {}), **value} if isinstance(value, dict) and key != "teachers" else value
+            values[key] = merged
+            origins[key] = origin
+    try:
+        return Settings.model_validate({**values, "home": home, "origins": origins})
+    except ValidationError as error:
+        raise ConfigurationError(
+            "The server's configuration is not accepted: " + "; ".join(_told(error)) + ".",
+            next_step=f"Accepted keys: {', '.join(sorted(origins))}. Correct the file or the variable and restart the server.",
+        ) from None
+
+
+def _told(error: ValidationError) -> list[str]:
+    return [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors(include_input=False, include_url=False)]
+
+
+def _read_file(path: Path, *, must_exist: bool) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        if not must_exist:
+            return {}
+        raise ConfigurationError(
+            "NANODISTILL_CONFIG names a file that is not there.", next_step="Correct the variable in the server's configuration."
+        ) from None
+    except (OSError, UnicodeDecodeError):
+        raise ConfigurationError("The configuration file cannot be read as text.", next_step="Make it a UTF-8 YAML file.") from None
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1})" if mark else ""
+        raise ConfigurationError(f"The configuration file is not YAML{where}.", next_step="Correct it and restart the server.") from None
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ConfigurationError("The configuration file is not a mapping of names to values.", next_step="See docs/configuration.md.")
+    return value  # pyright: ignore[reportUnknownVariableType]
+
+
+def _from_environment(env: Mapping[str, str]) -> dict[str, Any]:
+    """NANODISTILL_DEFAULT_TEACHER, NANODISTILL_BUDGET__USD_PER_RUN and so on; lists are separated by the path separator."""
+    found: dict[str, Any] = {}
+    for name, value in env.items():
+        key = name.removeprefix("NANODISTILL_").lower()
+        if not name.startswith("NANODISTILL_") or key in ("home", "config"):
+            continue
+        match key.split("__"):
+            case ["allowed_paths" | "pass_environment"]:
+                found[key] = [part for part in value.split(os.pathsep) if part]
+            case ["default_teacher" | "default_student"]:
+                found[key] = value
+            case ["budget", field]:
+                found.setdefault("budget", {})[field] = value
+            case _:
+                raise ConfigurationError(
+                    f"The variable {name} is not one this server knows.",
+                    next_step="Known: NANODISTILL_HOME, _CONFIG, _ALLOWED_PATHS, _PASS_ENVIRONMENT, _DEFAULT_TEACHER, _DEFAULT_STUDENT, "
+                    "_BUDGET__USD_PER_RUN, _BUDGET__USD_PER_DAY.",
+                )
+    return found
