@@ -60,9 +60,13 @@ class Settings(BaseModel):
     teachers: dict[str, TeacherEndpoint] = {}
     default_teacher: str = DEFAULT_TEACHER
     default_student: str = DEFAULT_STUDENT
-    allowed_paths: list[Path] = Field([], description="Directories from which seed files and local students may be read.")
+    allowed_paths: list[Path] = Field(
+        [], description="Directories from which seed files and local students may be read."
+    )
     budget: BudgetSettings = BudgetSettings()
-    pass_environment: list[str] = Field([], description="Further variables for the teacher's worker, such as HTTPS_PROXY.")
+    pass_environment: list[str] = Field(
+        [], description="Further variables for the teacher's worker, such as HTTPS_PROXY."
+    )
     origins: dict[str, Origin] = {}
 
     def endpoint(self, teacher: str) -> TeacherEndpoint:
@@ -86,7 +90,9 @@ class Settings(BaseModel):
         return [Path(os.path.realpath(path.expanduser())) for path in self.allowed_paths]
 
 
-def load_settings(home: Path, overrides: Mapping[str, Any] | None = None, env: Mapping[str, str] | None = None) -> Settings:
+def load_settings(
+    home: Path, overrides: Mapping[str, Any] | None = None, env: Mapping[str, str] | None = None
+) -> Settings:
     """Read the configuration.
 
     Args:
@@ -98,13 +104,19 @@ def load_settings(home: Path, overrides: Mapping[str, Any] | None = None, env: M
         ConfigurationError: The file is missing although named, is not YAML, or holds a value that is not accepted.
     """
     env = os.environ if env is None else env
-    from_file = _read_file(Path(env["NANODISTILL_CONFIG"]).expanduser(), must_exist=True) if env.get("NANODISTILL_CONFIG") else (
-        _read_file(home / "config.yaml", must_exist=False)
+    from_file = (
+        _read_file(Path(env["NANODISTILL_CONFIG"]).expanduser(), must_exist=True)
+        if env.get("NANODISTILL_CONFIG")
+        else (_read_file(home / "config.yaml", must_exist=False))
     )
     from_env = _from_environment(env)
     values: dict[str, Any] = {}
     origins: dict[str, Origin] = dict.fromkeys(Settings.model_fields.keys() - {"home", "origins"}, "default")
-    layers: list[tuple[Origin, Mapping[str, Any]]] = [("file", from_file), ("environment", from_env), ("command line", overrides or {})]
+    layers: list[tuple[Origin, Mapping[str, Any]]] = [
+        ("file", from_file),
+        ("environment", from_env),
+        ("command line", overrides or {}),
+    ]
     for origin, layer in layers:
         for key, value in layer.items():
             merged = {**values.get(key, {}), **value} if isinstance(value, dict) and key != "teachers" else value
@@ -120,7 +132,10 @@ def load_settings(home: Path, overrides: Mapping[str, Any] | None = None, env: M
 
 
 def _told(error: ValidationError) -> list[str]:
-    return [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors(include_input=False, include_url=False)]
+    return [
+        f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}"
+        for e in error.errors(include_input=False, include_url=False)
+    ]
 
 
 def _read_file(path: Path, *, must_exist: bool) -> dict[str, Any]:
@@ -130,20 +145,27 @@ def _read_file(path: Path, *, must_exist: bool) -> dict[str, Any]:
         if not must_exist:
             return {}
         raise ConfigurationError(
-            "NANODISTILL_CONFIG names a file that is not there.", next_step="Correct the variable in the server's configuration."
+            "NANODISTILL_CONFIG names a file that is not there.",
+            next_step="Correct the variable in the server's configuration.",
         ) from None
     except (OSError, UnicodeDecodeError):
-        raise ConfigurationError("The configuration file cannot be read as text.", next_step="Make it a UTF-8 YAML file.") from None
+        raise ConfigurationError(
+            "The configuration file cannot be read as text.", next_step="Make it a UTF-8 YAML file."
+        ) from None
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark else ""
-        raise ConfigurationError(f"The configuration file is not YAML{where}.", next_step="Correct it and restart the server.") from None
+        raise ConfigurationError(
+            f"The configuration file is not YAML{where}.", next_step="Correct it and restart the server."
+        ) from None
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise ConfigurationError("The configuration file is not a mapping of names to values.", next_step="See docs/configuration.md.")
+        raise ConfigurationError(
+            "The configuration file is not a mapping of names to values.", next_step="See docs/configuration.md."
+        )
     return value  # pyright: ignore[reportUnknownVariableType]
 
 

@@ -161,4 +161,6 @@ async def _remove_orphan(run: Run) -> None:
 
 
 def _did_not_start(what: str) -> RunStateError:
-    return RunStateError(what, next_step="Read the newest job's log with read_artifact(artifact='log.txt'), then call the tool again.")
+    return RunStateError(
+        what, next_step="Read the newest job's log with read_artifact(artifact='log.txt'), then call the tool again."
+    )

@@ -15,13 +15,22 @@ from nanodistill_mcp.runs.records import ProcessIdentity
 PACKAGE_ENTRY = (
     # Third-party reapers kill processes without a parent whose command line names the protocol this server speaks, so
     # the package's name must not stand here in one piece.
-    "import importlib, sys; "
-    "importlib.import_module('nanodistill_' + 'm' + 'cp.' + sys.argv.pop(1)).main()"
+    "import importlib, sys; importlib.import_module('nanodistill_' + 'm' + 'cp.' + sys.argv.pop(1)).main()"
 )
+
+TIMED_OUT = -9
 
 _KEPT = (
     *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR"),
-    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "LD_LIBRARY_PATH", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE"),
+    *(
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "REQUESTS_CA_BUNDLE",
+        "LD_LIBRARY_PATH",
+        "HF_HOME",
+        "HF_HUB_CACHE",
+        "HF_HUB_OFFLINE",
+    ),
     *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NANODISTILL_HOME"),
 )
 
@@ -45,7 +54,9 @@ def boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
-        found = subprocess.run(["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"], capture_output=True, text=True, check=False)
+        found = subprocess.run(
+            ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"], capture_output=True, text=True, check=False
+        )
         return found.stdout.strip() or "unknown"
 
 
@@ -117,7 +128,7 @@ def start_detached(module: str, *arguments: str, cwd: Path, log: Path, env: dict
 
 
 def run_briefly(module: str, *arguments: str, env: dict[str, str], timeout_s: float) -> int:
-    """Run one of our modules to its end, its output discarded. The exit code; -9 when it ran past the timeout."""
+    """Run one of our modules to its end, its output discarded. The exit code, or TIMED_OUT."""
     child = subprocess.Popen(
         command(module, *arguments),
         stdin=subprocess.DEVNULL,
@@ -131,4 +142,4 @@ def run_briefly(module: str, *arguments: str, env: dict[str, str], timeout_s: fl
     except subprocess.TimeoutExpired:
         signal_group(child.pid, signal.SIGKILL)
         child.wait()
-        return -9
+        return TIMED_OUT

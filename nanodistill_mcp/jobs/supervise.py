@@ -14,7 +14,7 @@ import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import anyio
 from pydantic import BaseModel
@@ -26,6 +26,8 @@ from nanodistill_mcp.runs.files import append_line, read_json, write_json
 from nanodistill_mcp.runs.paths import JobPaths
 from nanodistill_mcp.runs.records import Control, Exit, Heartbeat, JobRequest, WorkerRecord
 from nanodistill_mcp.runs.store import Run, now, read_record
+
+_R = TypeVar("_R", bound=BaseModel)
 
 _BEAT_S = 0.5
 _CONTROL_S = 0.1
@@ -86,9 +88,9 @@ class Job:
             self._locks.remove(fd)
             os.close(fd)
 
-    async def run_student[R: BaseModel](
-        self, request: BaseModel, answer: type[R], on_metric: Callable[[dict[str, Any]], None] | None = None
-    ) -> R:
+    async def run_student(
+        self, request: BaseModel, answer: type[_R], on_metric: Callable[[dict[str, Any]], None] | None = None
+    ) -> _R:
         """Run one request in a student process and return its result.
 
         Args:
@@ -130,7 +132,8 @@ class Job:
         try:
             if not try_lock(trainer_lock):
                 raise RunStateError(
-                    "A student process of an earlier worker still runs.", next_step="Call the tool again in a few seconds."
+                    "A student process of an earlier worker still runs.",
+                    next_step="Call the tool again in a few seconds.",
                 )
             with self.paths.log.open("ab") as log:
                 child = subprocess.Popen(
@@ -230,7 +233,7 @@ async def carry_out(job: Job, stage: Stage) -> Exit | None:
                 tasks.cancel_scope.cancel()
         except* NanodistillError as group:
             failure = _first(group)
-        except* Exception as group:  # a defect of ours: the job failed, its log says where
+        except* Exception as group:  # noqa: BLE001 - a defect of ours: the job failed, its log says where
             traceback.print_exception(group)
             failure = _defect(group)
     if terminated:
@@ -238,7 +241,9 @@ async def carry_out(job: Job, stage: Stage) -> Exit | None:
         return None
     ended = {"ended_at": now(), "elapsed_s": round(time.monotonic() - began, 3)}
     if failure is not None:
-        record = Exit(outcome="failed", error_kind=failure.kind, what=failure.what, next_step=failure.next_step, **ended)
+        record = Exit(
+            outcome="failed", error_kind=failure.kind, what=failure.what, next_step=failure.next_step, **ended
+        )
     elif summary is None:
         record = Exit(outcome="cancelled", **ended)
     else:
@@ -304,7 +309,6 @@ class _Tail:
         self._offset = path.stat().st_size if path.exists() else 0
 
     def read(self) -> list[dict[str, Any]]:
-        import json
 
         if not self._path.exists():
             return []

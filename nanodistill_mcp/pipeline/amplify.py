@@ -54,7 +54,7 @@ class _Pool:
         self.examples.append(example)
         self.known.add(example.input, example.output)
 
-    def reject(self, candidate: _Candidate, reason: Any, other: str = "", call_ids: list[str] | None = None) -> None:  # noqa: ANN401 - a literal checked by the record
+    def reject(self, candidate: _Candidate, reason: Any, other: str = "", call_ids: list[str] | None = None) -> None:
         self.rejected.append(
             Rejected(
                 id=candidate.id,
@@ -138,7 +138,9 @@ async def _fill(job: Job, teacher: Teacher, pool: _Pool, traces: list[Trace], ta
         await _verify(job, teacher, pool, fresh, target, options)
         gained = len(pool.examples) - before
         job.event("round", number=round_number, candidates=len(candidates), solved=len(fresh), accepted=gained)
-        job.progress(min(len(pool.examples), target), target, "generating and verifying examples", rejected=len(pool.rejected))
+        job.progress(
+            min(len(pool.examples), target), target, "generating and verifying examples", rejected=len(pool.rejected)
+        )
         barren = barren + 1 if gained < math.ceil(0.1 * max(1, len(candidates))) else 0
         if barren >= BARREN_ROUNDS:
             return "saturation"
@@ -158,9 +160,13 @@ async def _generate_round(
     async def one(batch: int) -> None:
         number = round_number * BATCHES_PER_ROUND + batch
         shown = _exemplars(traces, number)
-        prompt = prompts.generate(task, policy_json, [{"input": t.input, "output": t.output} for t in shown], avoid, per_call)
+        prompt = prompts.generate(
+            task, policy_json, [{"input": t.input, "output": t.output} for t in shown], avoid, per_call
+        )
         try:
-            answer = await teacher.ask(prompt, NewExamples, sample=number, max_tokens=options.teacher_max_tokens or 4096)
+            answer = await teacher.ask(
+                prompt, NewExamples, sample=number, max_tokens=options.teacher_max_tokens or 4096
+            )
         except RowDeclined as declined:
             job.event("batch_declined", batch=number, reason=declined.reason)
             batches[batch] = []
@@ -174,7 +180,9 @@ async def _generate_round(
     return [candidate for batch in sorted(batches) for candidate in batches[batch]]
 
 
-async def _verify(job: Job, teacher: Teacher, pool: _Pool, fresh: list[_Candidate], target: int, options: Options) -> None:
+async def _verify(
+    job: Job, teacher: Teacher, pool: _Pool, fresh: list[_Candidate], target: int, options: Options
+) -> None:
     """Solve each candidate without its answer and accept those on which both agree, in the candidates' order."""
     task = plan.task_text(job.run.manifest.spec.instruction, pool.policy.choices)
     policy_json = for_teacher(pool.policy)
@@ -182,7 +190,9 @@ async def _verify(job: Job, teacher: Teacher, pool: _Pool, fresh: list[_Candidat
     seen = len(pool.examples)
 
     async def one(candidate: _Candidate) -> None:
-        solved[candidate.id] = await solve(teacher, task, candidate.input, policy_json=policy_json, max_tokens=options.teacher_max_tokens)
+        solved[candidate.id] = await solve(
+            teacher, task, candidate.input, policy_json=policy_json, max_tokens=options.teacher_max_tokens
+        )
         job.progress(min(seen + len(solved), target), target, "verifying examples", rejected=len(pool.rejected))
 
     try:

@@ -10,6 +10,7 @@ from nanodistill_mcp.runs.records import Checker
 _THINKING = re.compile(r"<(thinking|think)>(.*?)</\1>", re.DOTALL)
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?|[-+]?\.\d+")
 _CHOICE_CHARS = 60
+_FEWEST_FOR_CHOICES = 4
 
 
 def agree(checker: Checker, expected: str, given: str) -> bool:
@@ -51,7 +52,11 @@ def infer_checker(outputs: list[str]) -> tuple[Checker, list[str]]:
     if all(isinstance(_json(output), dict | list) for output in outputs):
         return "json", []
     choices = sorted({output.strip() for output in outputs})
-    if len(outputs) >= 4 and len(choices) <= 0.75 * len(outputs) and all(len(choice) <= _CHOICE_CHARS for choice in choices):
+    if (
+        len(outputs) >= _FEWEST_FOR_CHOICES
+        and len(choices) <= 0.75 * len(outputs)
+        and all(len(choice) <= _CHOICE_CHARS for choice in choices)
+    ):
         return "choice", choices
     return "normalized", []
 

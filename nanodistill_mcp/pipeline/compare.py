@@ -22,22 +22,43 @@ async def compare_models(job: Job) -> dict[str, Any]:
     prompts: list[str] = job.arguments["prompts"]
     models: list[ModelName] = job.arguments["models"]
     if "gguf" in models and not run.paths.gguf.exists():
-        raise UserInputError("This run has no GGUF file yet.", next_step="Call export_gguf first, or leave gguf out of models.")
+        raise UserInputError(
+            "This run has no GGUF file yet.", next_step="Call export_gguf first, or leave gguf out of models."
+        )
     prompts_path, output_path = job.paths.root / "prompts.jsonl", job.paths.root / "generated.jsonl"
     ids = [f"p{number}" for number in range(len(prompts))]
     instruction = run.manifest.spec.instruction
-    write_lines(prompts_path, [{"id": i, "messages": dataset.prompt_messages(instruction, text)} for i, text in zip(ids, prompts, strict=True)])
+    write_lines(
+        prompts_path,
+        [
+            {"id": i, "messages": dataset.prompt_messages(instruction, text)}
+            for i, text in zip(ids, prompts, strict=True)
+        ],
+    )
     max_tokens = answer_tokens(run, run_options(job).max_new_tokens)
     job.progress(0, len(prompts) * len(models), "answering")
-    variants = [Variant(name=m, adapter_dir=run.paths.adapters if m == "student" else None) for m in models if m in ("base", "student")]
-    shared = {"prompts_path": prompts_path, "output_path": output_path, "metrics_path": job.paths.metrics, "max_tokens": max_tokens}
+    variants = [
+        Variant(name=m, adapter_dir=run.paths.adapters if m == "student" else None)
+        for m in models
+        if m in ("base", "student")
+    ]
+    shared = {
+        "prompts_path": prompts_path,
+        "output_path": output_path,
+        "metrics_path": job.paths.metrics,
+        "max_tokens": max_tokens,
+    }
     if variants:
-        request = GenerateRequest(student=job.arguments["student"], variants=variants, result_path=job.paths.root / "generate.json", **shared)
+        request = GenerateRequest(
+            student=job.arguments["student"], variants=variants, result_path=job.paths.root / "generate.json", **shared
+        )
         await job.run_student(request, Done)
     if "gguf" in models:
-        await job.run_student(AskGgufRequest(gguf_path=run.paths.gguf, result_path=job.paths.root / "ask.json", **shared), Done)
+        await job.run_student(
+            AskGgufRequest(gguf_path=run.paths.gguf, result_path=job.paths.root / "ask.json", **shared), Done
+        )
     rows: list[dict[str, Any]] = [{"prompt": text} for text in prompts]
-    index = {i: row for i, row in zip(ids, rows, strict=True)}
+    index = dict(zip(ids, rows, strict=True))
     for generated in map(Generated.model_validate, read_lines(output_path)):
         thinking, answer = answers.separate(generated.text)
         index[generated.id][generated.variant] = {"thinking": thinking, "answer": answer}

@@ -69,7 +69,9 @@ def build_dataset(run: Run, val_split: float) -> dict[str, Any]:
 
 
 def _row(example: Example, manifest: RunManifest) -> dict[str, Any]:
-    target = target_text(example, mode_of(example, manifest.spec.reasoning), native_thinking=manifest.student_thinks_natively)
+    target = target_text(
+        example, mode_of(example, manifest.spec.reasoning), native_thinking=manifest.student_thinks_natively
+    )
     messages = [*prompt_messages(manifest.spec.instruction, example.input), {"role": "assistant", "content": target}]
     return {"id": example.id, "messages": messages}
 

@@ -17,6 +17,7 @@ Rows = list[tuple[str, str, str]]
 """(id, input, expected output)."""
 
 _SHOWN = 5
+_ENOUGH = 20
 
 
 async def evaluate(job: Job) -> dict[str, Any]:
@@ -31,7 +32,11 @@ async def evaluate(job: Job) -> dict[str, Any]:
         )
     prompts_path = job.paths.root / "prompts.jsonl"
     instruction = run.manifest.spec.instruction
-    rows = [{"id": i, "messages": dataset.prompt_messages(instruction, text)} for part in sets.values() for i, text, _ in part]
+    rows = [
+        {"id": i, "messages": dataset.prompt_messages(instruction, text)}
+        for part in sets.values()
+        for i, text, _ in part
+    ]
     write_lines(prompts_path, rows)
     generated_path = job.paths.root / "generated.jsonl"
     job.progress(0, 2 * len(rows), "answering the held-out examples")
@@ -70,7 +75,10 @@ def test_sets(run: Run) -> dict[str, Rows]:
     """The user's held-out examples, and apart from them the synthetic test split."""
     held_out = [(seed.id, seed.input, seed.output) for seed in run.seeds() if seed.split == "held_out"]
     by_id = {row["id"]: Example.model_validate(row) for row in read_lines(run.paths.traces_amplified)}
-    synthetic = [(row["id"], by_id[row["id"]].input, by_id[row["id"]].output) for row in read_lines(run.paths.dataset / "test.jsonl")]
+    synthetic = [
+        (row["id"], by_id[row["id"]].input, by_id[row["id"]].output)
+        for row in read_lines(run.paths.dataset / "test.jsonl")
+    ]
     return {name: rows for name, rows in (("held_out", held_out), ("synthetic", synthetic)) if rows}
 
 
@@ -92,13 +100,22 @@ def score(checker: Checker, rows: Rows, given: dict[str, str]) -> dict[str, Any]
     """Accuracy with its 95 % interval. A row that was not answered is wrong."""
     right = sum(answers.agree(checker, expected, given.get(i, "")) for i, _, expected in rows)
     low, high = wilson(right, len(rows))
-    return {"rows": len(rows), "correct": right, "accuracy": round(right / len(rows), 4), "interval_95": [round(low, 4), round(high, 4)]}
+    return {
+        "rows": len(rows),
+        "correct": right,
+        "accuracy": round(right / len(rows), 4),
+        "interval_95": [round(low, 4), round(high, 4)],
+    }
 
 
-def _score_set(name: str, run: Run, checker: Checker, rows: Rows, given: dict[str, dict[str, Generated]]) -> dict[str, Any]:
+def _score_set(
+    name: str, run: Run, checker: Checker, rows: Rows, given: dict[str, dict[str, Generated]]
+) -> dict[str, Any]:
     choices = (policy.choices if (policy := run.policy()) else []) or []
     result: dict[str, Any] = {}
-    table: list[dict[str, Any]] = [{"set": name, "id": i, "input": text, "expected": expected} for i, text, expected in rows]
+    table: list[dict[str, Any]] = [
+        {"set": name, "id": i, "input": text, "expected": expected} for i, text, expected in rows
+    ]
     for variant in ("base", "student"):
         parts = {i: answers.separate(row.text) for i, row in given[variant].items()}
         mine = [given[variant][i] for i, _, _ in rows]
@@ -112,13 +129,22 @@ def _score_set(name: str, run: Run, checker: Checker, rows: Rows, given: dict[st
         }
         for line in table:
             thinking, answer = parts[line["id"]]
-            line[variant] = {"thinking": thinking, "answer": answer, "correct": answers.agree(checker, line["expected"], answer)}
+            line[variant] = {
+                "thinking": thinking,
+                "answer": answer,
+                "correct": answers.agree(checker, line["expected"], answer),
+            }
     if ceiling := _teacher(run, rows):
         asked = [row for row in rows if row[0] in ceiling]
         result["teacher"] = score(checker, asked, ceiling)
     wrong = [line for line in table if not line["student"]["correct"]]
     result["failures"] = [
-        {"id": line["id"], "input": line["input"][:300], "expected": line["expected"], "answer": line["student"]["answer"][:200]}
+        {
+            "id": line["id"],
+            "input": line["input"][:300],
+            "expected": line["expected"],
+            "answer": line["student"]["answer"][:200],
+        }
         for line in wrong[:_SHOWN]
     ]
     return {**result, "rows": table}
@@ -142,6 +168,6 @@ def verdict(summary: dict[str, Any]) -> str:
     )
     if student["interval_95"][0] > base["accuracy"] and base["interval_95"][1] < student["accuracy"]:
         return f"The student is better than its base: {numbers}."
-    if student["rows"] < 20:
-        return f"Too few examples to tell: {numbers}. Hold out 20 or more (options.test_path)."
+    if student["rows"] < _ENOUGH:
+        return f"Too few examples to tell: {numbers}. Hold out {_ENOUGH} or more (options.test_path)."
     return f"No difference to the base can be shown: {numbers}."

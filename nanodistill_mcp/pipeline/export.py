@@ -36,7 +36,9 @@ async def export_gguf(job: Job) -> dict[str, Any]:
     rows = next(iter(sets.values()), [])[:_ASKED]
     prompts_path, answers_path = job.paths.root / "prompts.jsonl", job.paths.root / "answers.jsonl"
     instruction = run.manifest.spec.instruction
-    write_lines(prompts_path, [{"id": i, "messages": dataset.prompt_messages(instruction, text)} for i, text, _ in rows])
+    write_lines(
+        prompts_path, [{"id": i, "messages": dataset.prompt_messages(instruction, text)} for i, text, _ in rows]
+    )
     job.progress(0, len(rows), "answering in llama.cpp")
     verified = await job.run_student(
         VerifyRequest(

@@ -64,9 +64,13 @@ def check_request(
     """
     run_id = run_id_of(name)
     if not instruction.strip():
-        raise UserInputError("The instruction is empty.", next_step="Say in a sentence or two what the student is to do with an input.")
+        raise UserInputError(
+            "The instruction is empty.", next_step="Say in a sentence or two what the student is to do with an input."
+        )
     if bool(seed) == bool(seed_path):
-        raise UserInputError("Give the examples once.", next_step="Pass either seed (a list of {input, output}) or seed_path (a file).")
+        raise UserInputError(
+            "Give the examples once.", next_step="Pass either seed (a list of {input, output}) or seed_path (a file)."
+        )
     chosen = check_options(options)
     recipe.preset_options(preset, chosen)
     rows = check_rows(list(seed)) if seed else read_rows(seed_path, settings.readable_dirs())
@@ -103,9 +107,13 @@ def check_options(options: dict[str, Any]) -> Options:
     try:
         return Options.model_validate(options)
     except ValidationError as error:
-        told = [f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors(include_input=False, include_url=False)]
+        told = [
+            f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}"
+            for e in error.errors(include_input=False, include_url=False)
+        ]
         raise UserInputError(
-            f"The options are not accepted: {'; '.join(told)}.", next_step=f"Options: {', '.join(Options.model_fields)}."
+            f"The options are not accepted: {'; '.join(told)}.",
+            next_step=f"Options: {', '.join(Options.model_fields)}.",
         ) from None
 
 
@@ -119,7 +127,10 @@ def check_student(student: str, settings: Settings) -> str:
         return student
     folder = Path(student).expanduser()
     if not folder.is_absolute():
-        raise UserInputError("A student's folder must be an absolute path.", next_step="Give the full path, or a hub id such as org/name.")
+        raise UserInputError(
+            "A student's folder must be an absolute path.",
+            next_step="Give the full path, or a hub id such as org/name.",
+        )
     real = folder.resolve()
     roots = settings.readable_dirs()
     if not any(real.is_relative_to(root) for root in roots):
@@ -144,7 +155,10 @@ def check_schema(schema: dict[str, Any], seeds: list[Seed]) -> None:
         validator = jsonschema.Draft202012Validator(schema)
         jsonschema.Draft202012Validator.check_schema(schema)
     except jsonschema.SchemaError:
-        raise UserInputError("response_schema is not a JSON Schema.", next_step="Give a JSON Schema (draft 2020-12) for the output, or leave it out.") from None
+        raise UserInputError(
+            "response_schema is not a JSON Schema.",
+            next_step="Give a JSON Schema (draft 2020-12) for the output, or leave it out.",
+        ) from None
     for number, seed in enumerate(seeds, 1):
         try:
             value = json.loads(seed.output)
@@ -152,7 +166,8 @@ def check_schema(schema: dict[str, Any], seeds: list[Seed]) -> None:
             value = seed.output
         if not validator.is_valid(value):
             raise UserInputError(
-                f"The output of example {number} does not keep response_schema.", next_step="Correct the example or the schema, then call again."
+                f"The output of example {number} does not keep response_schema.",
+                next_step="Correct the example or the schema, then call again.",
             )
 
 
@@ -215,7 +230,9 @@ def estimate(request: Request, prices: tuple[float, float] | None, warnings: lis
     def side(accepted: float, stretch: float) -> tuple[float, float, float]:
         solves = solved + synthetic / accepted
         generations = math.ceil(synthetic / accepted / per_call)
-        tokens_in = solves * (PROMPT_OVERHEAD_TOKENS + input_tokens) + (generations + 1) * (PROMPT_OVERHEAD_TOKENS + 14 * (input_tokens + output_tokens))
+        tokens_in = solves * (PROMPT_OVERHEAD_TOKENS + input_tokens) + (generations + 1) * (
+            PROMPT_OVERHEAD_TOKENS + 14 * (input_tokens + output_tokens)
+        )
         tokens_out = stretch * (solves * output_tokens + generations * per_call * (input_tokens + output_tokens) + 800)
         return solves + generations + 1, tokens_in, tokens_out
 
@@ -224,10 +241,16 @@ def estimate(request: Request, prices: tuple[float, float] | None, warnings: lis
     if prices is not None:
         cost = Range(low=round(_usd(low, prices), 4), high=round(_usd(high, prices), 4))
         if cost.high > request.spec.budget_usd:
-            warnings.append(f"The high estimate (${cost.high:.2f}) is above the budget of ${request.spec.budget_usd:g}: generation may stop early.")
+            warnings.append(
+                f"The high estimate (${cost.high:.2f}) is above the budget of ${request.spec.budget_usd:g}: generation may stop early."
+            )
     if not held_out:
-        warnings.append("Nothing is held out: with five examples or more, or options.test_path, the student can be proved on examples it never saw.")
-    plan_recipe, reasons = recipe.resolve(request.spec.preset, request.options, rows=max(target, 1), layers=student.layers)
+        warnings.append(
+            "Nothing is held out: with five examples or more, or options.test_path, the student can be proved on examples it never saw."
+        )
+    plan_recipe, reasons = recipe.resolve(
+        request.spec.preset, request.options, rows=max(target, 1), layers=student.layers
+    )
     warnings += [f"{name}: {reason}" for name, reason in reasons.items()]
     weights_gb = student.bytes_on_disk / 1e9
     dense_gb = student.parameters * 2 / 1e9

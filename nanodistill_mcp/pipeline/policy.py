@@ -32,7 +32,12 @@ async def extract_policy(job: Job) -> dict[str, Any]:
     versions.mkdir(mode=0o700, exist_ok=True)
     write_json(versions / f"policy.v{version}.json", policy.model_dump())
     write_json(job.run.paths.policy, policy.model_dump())
-    return {"version": version, "task_description": policy.task_description[:600], "checker": policy.checker, "choices": policy.choices[:50]}
+    return {
+        "version": version,
+        "task_description": policy.task_description[:600],
+        "checker": policy.checker,
+        "choices": policy.choices[:50],
+    }
 
 
 def check_policy(given: dict[str, Any], version: int) -> TaskPolicy:
@@ -44,9 +49,14 @@ def check_policy(given: dict[str, Any], version: int) -> TaskPolicy:
     try:
         return TaskPolicy.model_validate({**given, "version": version, "source": "user"})
     except ValidationError as error:
-        told = [f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors(include_input=False, include_url=False)]
+        told = [
+            f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}"
+            for e in error.errors(include_input=False, include_url=False)
+        ]
         fields = [name for name in TaskPolicy.model_fields if name not in ("version", "source")]
-        raise UserInputError(f"The policy is not accepted: {'; '.join(told)}.", next_step=f"Fields: {', '.join(fields)}.") from None
+        raise UserInputError(
+            f"The policy is not accepted: {'; '.join(told)}.", next_step=f"Fields: {', '.join(fields)}."
+        ) from None
 
 
 def for_teacher(policy: TaskPolicy) -> str:
@@ -64,13 +74,21 @@ async def _ask(job: Job, feedback: str, before: TaskPolicy | None, version: int)
     traces = training_traces(job.run)
     seeds = job.run.seeds()
     checker, choices = plan.seed_checker(seeds)
-    shown = [{"input": t.input, "thinking": t.thinking if t.agrees else "", "output": t.output} for t in traces[:EXAMPLES_SHOWN]]
+    shown = [
+        {"input": t.input, "thinking": t.thinking if t.agrees else "", "output": t.output}
+        for t in traces[:EXAMPLES_SHOWN]
+    ]
     prompt = prompts.extract_policy(
-        plan.task_text(job.run.manifest.spec.instruction, choices), shown, feedback, for_teacher(before) if before and feedback else ""
+        plan.task_text(job.run.manifest.spec.instruction, choices),
+        shown,
+        feedback,
+        for_teacher(before) if before and feedback else "",
     )
     async with teacher_of(job) as teacher:
         try:
-            answer = await teacher.ask(prompt, PolicyDraft, sample=version - 1, max_tokens=run_options(job).teacher_max_tokens or 4096)
+            answer = await teacher.ask(
+                prompt, PolicyDraft, sample=version - 1, max_tokens=run_options(job).teacher_max_tokens or 4096
+            )
         except RowDeclined as declined:
             raise TeacherError(
                 f"The teacher gave no policy ({declined.reason}).",

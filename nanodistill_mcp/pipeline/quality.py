@@ -7,6 +7,7 @@ other numbers are never near copies.
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from itertools import pairwise
 
 from nanodistill_mcp.pipeline.answers import normalize
 
@@ -67,19 +68,20 @@ class HeldOut:
         """Does this text give a held-out example away?"""
         normal, pairs, numbers = normalize(text), _pairs(text), set(_NUMBER.findall(text))
         return any(
-            normal == known or (theirs and len(theirs & pairs) / len(theirs) >= CONTAINED_AT and their_numbers <= numbers)
+            normal == known
+            or (theirs and len(theirs & pairs) / len(theirs) >= CONTAINED_AT and their_numbers <= numbers)
             for known, theirs, their_numbers in self._known
         )
 
 
 def _features(text: str) -> frozenset[str]:
     words = _WORD.findall(normalize(text))
-    return frozenset(words) | frozenset(f"{a} {b}" for a, b in zip(words, words[1:], strict=False))
+    return frozenset(words) | frozenset(f"{a} {b}" for a, b in pairwise(words))
 
 
 def _pairs(text: str) -> frozenset[str]:
     words = _WORD.findall(normalize(text))
-    return frozenset(f"{a} {b}" for a, b in zip(words, words[1:], strict=False))
+    return frozenset(f"{a} {b}" for a, b in pairwise(words))
 
 
 def _numbers(text: str) -> str:

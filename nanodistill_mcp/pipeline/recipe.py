@@ -1,7 +1,7 @@
 """How a student is trained: every option resolved from what the caller set, the preset, the data and the student."""
 
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 from nanodistill_mcp.errors import UserInputError
 from nanodistill_mcp.runs.options import Options
@@ -47,7 +47,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "weight_decay": 0.0,
         "early_stopping_patience": 0,
     },
-    "minimal": {"num_train_epochs": 1.0, "batch_size": 1, "gradient_accumulation_steps": 4, "lora_rank": 8, "max_seq_length": 512},
+    "minimal": {
+        "num_train_epochs": 1.0,
+        "batch_size": 1,
+        "gradient_accumulation_steps": 4,
+        "lora_rank": 8,
+        "max_seq_length": 512,
+    },
     "low_memory": {
         "batch_size": 1,
         "gradient_accumulation_steps": 8,
@@ -58,12 +64,21 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "high_performance": {"batch_size": 8, "gradient_accumulation_steps": 1, "lora_rank": 32, "max_seq_length": 4096},
     "quick": {"num_train_epochs": 1.0, "lora_rank": 8, "early_stopping_patience": 0},
-    "production": {"num_train_epochs": 4.0, "lora_rank": 32, "lora_dropout": 0.05, "early_stopping_patience": 4, "max_seq_length": 4096},
+    "production": {
+        "num_train_epochs": 4.0,
+        "lora_rank": 32,
+        "lora_dropout": 0.05,
+        "early_stopping_patience": 4,
+        "max_seq_length": 4096,
+    },
     "exploration": {"num_train_epochs": 2.0, "learning_rate": 2e-4, "early_stopping_patience": 2},
 }
 
+_V = TypeVar("_V")
+
 _FEWEST_UPDATES, _MOST_UPDATES = 100, 600
 _EVALUATIONS = 10
+_HOT = 1e-3
 
 
 def preset_options(preset: str, options: Options) -> Options:
@@ -110,7 +125,7 @@ def resolve(preset: str, options: Options, *, rows: int, layers: int) -> tuple[R
     if num_layers > layers or num_layers == 0:
         reasons["lora_layers"] = f"the student has {layers} blocks: all are trained"
         num_layers = -1
-    if _given(o.learning_rate) * _given(o.lora_scale) > 1e-3 and o.fine_tune_type != "full":
+    if _given(o.learning_rate) * _given(o.lora_scale) > _HOT and o.fine_tune_type != "full":
         reasons["learning_rate"] = "learning_rate × lora_scale is above 0.001, which is hot for a large student"
     steps_per_eval = max(1, iters // _EVALUATIONS)
     recipe = Recipe(
@@ -139,7 +154,7 @@ def resolve(preset: str, options: Options, *, rows: int, layers: int) -> tuple[R
     return recipe, reasons
 
 
-def _given[V](value: V | None) -> V:
+def _given(value: _V | None) -> _V:
     if value is None:
         raise AssertionError
     return value

@@ -19,10 +19,9 @@ MAX_FILE_BYTES = 10_000_000
 MAX_ROWS = 10_000
 MIN_ROWS = 3
 MAX_CHARS = 50_000
+_FEWEST_TO_HOLD_OUT = 5
 
-_SHAPE = (
-    "Give {MIN} or more rows with exactly the columns input and output: a JSON array of objects, JSONL (one object a line) or CSV with a header line."
-).format(MIN=MIN_ROWS)
+_SHAPE = f"Give {MIN_ROWS} or more rows with exactly the columns input and output: a JSON array of objects, JSONL (one object a line) or CSV with a header line."
 
 Row = tuple[str, str]
 
@@ -45,7 +44,9 @@ def read_rows(path_text: str, allowed: list[Path]) -> list[Row]:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserInputError(f"The seed file is not UTF-8 text (byte {error.start}).", next_step=f"Save it as UTF-8. {_SHAPE}") from None
+        raise UserInputError(
+            f"The seed file is not UTF-8 text (byte {error.start}).", next_step=f"Save it as UTF-8. {_SHAPE}"
+        ) from None
     match Path(path_text).suffix.lower():
         case ".json":
             return check_rows(_parse_json(text))
@@ -66,16 +67,21 @@ def check_rows(rows: list[Any]) -> list[Row]:
     if not rows:
         raise UserInputError("There are no examples.", next_step=_SHAPE)
     if len(rows) > MAX_ROWS:
-        raise UserInputError(f"There are {len(rows)} examples; at most {MAX_ROWS} are accepted.", next_step="Give a sample of them.")
+        raise UserInputError(
+            f"There are {len(rows)} examples; at most {MAX_ROWS} are accepted.", next_step="Give a sample of them."
+        )
     checked: dict[str, str] = {}
     for number, row in enumerate(rows, 1):
         source, output = _check_row(number, row)
         if checked.setdefault(source, output) != output:
             raise UserInputError(
-                f"Example {number} repeats an earlier input with another output.", next_step="Keep the right one of the two, then call again."
+                f"Example {number} repeats an earlier input with another output.",
+                next_step="Keep the right one of the two, then call again.",
             )
     if len(checked) < MIN_ROWS:
-        found = "There is one different example" if len(checked) == 1 else f"There are {len(checked)} different examples"
+        found = (
+            "There is one different example" if len(checked) == 1 else f"There are {len(checked)} different examples"
+        )
         raise UserInputError(f"{found}; at least {MIN_ROWS} are needed, ten or more are better.", next_step=_SHAPE)
     return list(checked.items())
 
@@ -93,10 +99,11 @@ def split(rows: list[Row], share: float | None, seed: int, *, tests: list[Row] |
     learnable = [row for row in rows if row[0] not in held_inputs]
     if len(learnable) < MIN_ROWS - 1:
         raise UserInputError(
-            "Nearly all examples are also in the test file, so nothing is left to learn from.", next_step="Give examples that differ from the test file's."
+            "Nearly all examples are also in the test file, so nothing is left to learn from.",
+            next_step="Give examples that differ from the test file's.",
         )
     if share is None:
-        count = 0 if tests or len(learnable) < 5 else max(2, round(0.2 * len(learnable)))
+        count = 0 if tests or len(learnable) < _FEWEST_TO_HOLD_OUT else max(2, round(0.2 * len(learnable)))
     else:
         count = min(round(share * len(learnable)), len(learnable) - 2)
     by_hash = sorted(learnable, key=lambda row: hashlib.sha256(f"{seed}\0{row[0]}".encode()).digest())
@@ -115,7 +122,7 @@ def _seed(seed_id: str, row: Row, side: Literal["train", "held_out"]) -> Seed:
     return Seed(id=seed_id, input=row[0], output=row[1], split=side)
 
 
-def _check_row(number: int, row: Any) -> Row:  # noqa: ANN401 - anything a file can hold
+def _check_row(number: int, row: Any) -> Row:
     if not isinstance(row, dict):
         raise UserInputError(f"Example {number} is not an object with input and output.", next_step=_SHAPE)
     keys: set[object] = set(row)  # pyright: ignore[reportUnknownArgumentType]
@@ -127,13 +134,18 @@ def _check_row(number: int, row: Any) -> Row:  # noqa: ANN401 - anything a file 
     values = [_text(row["input"]), _text(row["output"])]
     for column, value in zip(("input", "output"), values, strict=True):
         if not value:
-            raise UserInputError(f"Example {number} has an empty {column}.", next_step="Fill it in or remove the example.")
+            raise UserInputError(
+                f"Example {number} has an empty {column}.", next_step="Fill it in or remove the example."
+            )
         if len(value) > MAX_CHARS:
-            raise UserInputError(f"Example {number} has an {column} of {len(value)} characters; at most {MAX_CHARS} are accepted.", next_step="Shorten it.")
+            raise UserInputError(
+                f"Example {number} has an {column} of {len(value)} characters; at most {MAX_CHARS} are accepted.",
+                next_step="Shorten it.",
+            )
     return values[0], values[1]
 
 
-def _text(value: Any) -> str:  # noqa: ANN401 - any JSON value
+def _text(value: Any) -> str:
     if value is None:
         return ""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -168,7 +180,10 @@ def _parse_lines(text: str) -> list[Any]:
 def _parse_csv(text: str) -> list[Any]:
     try:
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        return [{(key or "").strip().lower() if isinstance(key, str) else "(more)": value for key, value in row.items()} for row in reader]
+        return [
+            {(key or "").strip().lower() if isinstance(key, str) else "(more)": value for key, value in row.items()}
+            for row in reader
+        ]
     except csv.Error:
         raise UserInputError("The seed file is not CSV.", next_step=_SHAPE) from None
 
@@ -176,7 +191,9 @@ def _parse_csv(text: str) -> list[Any]:
 def _read_allowed(path_text: str, allowed: list[Path]) -> bytes:
     wanted = Path(path_text).expanduser()
     if not wanted.is_absolute():
-        raise UserInputError("A seed path must be absolute.", next_step="Give the full path, or pass the examples as the argument seed.")
+        raise UserInputError(
+            "A seed path must be absolute.", next_step="Give the full path, or pass the examples as the argument seed."
+        )
     # Resolving only finds the directory to start from; the walk below it follows no link.
     parent = Path(os.path.realpath(wanted.parent)) / wanted.name
     for root in allowed:
@@ -193,11 +210,17 @@ def _read_beneath(root: Path, relative: str) -> bytes:
     try:
         fd = open_beneath(root, relative)
     except FileNotFoundError:
-        raise UserInputError("There is no such seed file.", next_step="Check the path, or pass the examples as the argument seed.") from None
+        raise UserInputError(
+            "There is no such seed file.", next_step="Check the path, or pass the examples as the argument seed."
+        ) from None
     except PermissionError:
-        raise UserInputError("The seed file may not be read by this user.", next_step="Pass the examples as the argument seed.") from None
+        raise UserInputError(
+            "The seed file may not be read by this user.", next_step="Pass the examples as the argument seed."
+        ) from None
     with os.fdopen(fd, "rb") as stream:
         data = stream.read(MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
-        raise UserInputError(f"The seed file is larger than {MAX_FILE_BYTES // 1_000_000} MB.", next_step="Give a sample of it.")
+        raise UserInputError(
+            f"The seed file is larger than {MAX_FILE_BYTES // 1_000_000} MB.", next_step="Give a sample of it."
+        )
     return data

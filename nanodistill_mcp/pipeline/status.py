@@ -116,6 +116,8 @@ def _ended(stage: Stage, job: JobPaths | None, ended: Exit) -> StageStatus:
         case "failed":
             return StageStatus(stage, State.FAILED, message=f"{ended.what} {ended.next_step}", exit=ended, job=job)
         case "cancelled":
-            return StageStatus(stage, State.CANCELLED, message="cancelled; what was finished is kept", exit=ended, job=job)
+            return StageStatus(
+                stage, State.CANCELLED, message="cancelled; what was finished is kept", exit=ended, job=job
+            )
         case _:
             assert_never(ended.outcome)

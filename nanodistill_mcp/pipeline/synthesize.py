@@ -32,7 +32,9 @@ async def synthesize_cot(job: Job) -> dict[str, Any]:
             trace = await _trace(teacher, task, seed, checker, max_tokens)
             traces[seed.id] = trace
             if not first and trace.thinking:
-                first.update({"input": trace.input[:400], "thinking": trace.thinking[:800], "output": trace.teacher_output[:400]})
+                first.update(
+                    {"input": trace.input[:400], "thinking": trace.thinking[:800], "output": trace.teacher_output[:400]}
+                )
             job.progress(len(traces), len(work), "solving the examples", first_trace=first)
 
         job.progress(0, len(work), "solving the examples")

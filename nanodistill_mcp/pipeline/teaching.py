@@ -62,11 +62,16 @@ def run_options(job: Job) -> Options:
     return recipe.preset_options(spec.preset, Options.model_validate(spec.options))
 
 
-async def solve(teacher: Teacher, task: str, text: str, *, policy_json: str = "", sample: int = 0, max_tokens: int | None = None) -> Solved:
+async def solve(
+    teacher: Teacher, task: str, text: str, *, policy_json: str = "", sample: int = 0, max_tokens: int | None = None
+) -> Solved:
     """Let the teacher solve one input without seeing any answer to it."""
     try:
         answer = await teacher.ask(
-            prompts.solve(task, text, policy_json), WorkedSolution, sample=sample, max_tokens=max_tokens or DEFAULT_MAX_TOKENS
+            prompts.solve(task, text, policy_json),
+            WorkedSolution,
+            sample=sample,
+            max_tokens=max_tokens or DEFAULT_MAX_TOKENS,
         )
     except RowDeclined as declined:
         return Solved(call_id=declined.call_id, declined=declined.reason)

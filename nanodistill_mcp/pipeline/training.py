@@ -52,7 +52,12 @@ async def train(job: Job) -> dict[str, Any]:
             TrainResult,
             on_metric=lambda line: _report(job, resolved, line),
         )
-    summary = {**result.model_dump(), "recipe": resolved.model_dump(), "reasons": reasons, "student": job.arguments["student"]}
+    summary = {
+        **result.model_dump(),
+        "recipe": resolved.model_dump(),
+        "reasons": reasons,
+        "student": job.arguments["student"],
+    }
     write_json(run.paths.training, summary)
     return summary
 
@@ -63,7 +68,8 @@ def _check_resumable(job: Job, resolved: Recipe) -> None:
     before = read_json(recipe_path)
     if before is not None and before != resolved.model_dump() and any(job.run.paths.checkpoints.glob("*")):
         raise UserInputError(
-            "There are checkpoints of another recipe.", next_step="Call train with the same options to continue, or with restart=true to begin anew."
+            "There are checkpoints of another recipe.",
+            next_step="Call train with the same options to continue, or with restart=true to begin anew.",
         )
     write_json(recipe_path, resolved.model_dump())
 
@@ -75,7 +81,11 @@ def _report(job: Job, resolved: Recipe, line: dict[str, Any]) -> None:
                 line["iteration"],
                 resolved.iters,
                 "training",
-                **{name: line[name] for name in ("train_loss", "learning_rate", "tokens_per_second", "peak_memory_gb") if name in line},
+                **{
+                    name: line[name]
+                    for name in ("train_loss", "learning_rate", "tokens_per_second", "peak_memory_gb")
+                    if name in line
+                },
             )
         case "valid":
             job.progress(line["iteration"], resolved.iters, "training", valid_loss=line["valid_loss"])

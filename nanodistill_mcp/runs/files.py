@@ -77,7 +77,7 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     write_atomic(path, body.encode())
 
 
-def read_json(path: Path) -> Any | None:  # noqa: ANN401 - any JSON value
+def read_json(path: Path) -> Any | None:
     """Read a JSON file; None when there is none.
 
     Raises:

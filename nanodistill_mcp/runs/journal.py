@@ -5,6 +5,7 @@ takes a torn or flipped line for a record. What is not: a call that was in fligh
 without an answer; it is listed as in doubt, never guessed at.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -89,7 +90,8 @@ class Journal:
         except OSError:
             os.close(fd)
             raise RunStateError(
-                "Another process is writing this run's journal.", next_step="Call get_status and wait for its job to end."
+                "Another process is writing this run's journal.",
+                next_step="Call get_status and wait for its job to end.",
             ) from None
         reading = read_journal(path)
         if reading.torn_bytes:
@@ -107,7 +109,7 @@ class Journal:
             size = os.fstat(self._fd).st_size
             try:
                 if os.write(self._fd, data) != len(data):
-                    raise OSError(28, "short write")
+                    raise OSError(errno.ENOSPC, "short write")  # noqa: TRY301 - handled as any failed write
             except OSError:
                 os.ftruncate(self._fd, size)  # half a line would glue itself to the next record
                 raise
@@ -139,7 +141,9 @@ class Journal:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 

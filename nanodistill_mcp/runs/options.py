@@ -13,8 +13,12 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     # The data
-    test_path: str | None = Field(None, description="A file of further held-out examples, of any size, never trained on.")
-    held_out_split: Share | None = Field(None, description="Share of the seeds kept aside as held-out; default 0.2, at least 2 of 5 or more.")
+    test_path: str | None = Field(
+        None, description="A file of further held-out examples, of any size, never trained on."
+    )
+    held_out_split: Share | None = Field(
+        None, description="Share of the seeds kept aside as held-out; default 0.2, at least 2 of 5 or more."
+    )
     val_split: Share | None = Field(None, description="Share of the training examples used as the validation set.")
 
     # The teacher
@@ -22,7 +26,9 @@ class Options(BaseModel):
     teacher_max_tokens: int | None = Field(None, ge=16, le=64000, description="Output tokens of one call at most.")
     temperature: float | None = Field(None, ge=0, le=2, description="Sent only to models that accept it.")
     max_calls: int | None = Field(None, ge=1, description="A cap on calls; needed when the teacher's price is unknown.")
-    max_total_tokens: int | None = Field(None, ge=1000, description="A cap on tokens; needed when the price is unknown.")
+    max_total_tokens: int | None = Field(
+        None, ge=1000, description="A cap on tokens; needed when the price is unknown."
+    )
     examples_per_call: int | None = Field(None, ge=1, le=20, description="New examples asked for in one call.")
 
     # The student
@@ -36,15 +42,25 @@ class Options(BaseModel):
     optimizer: Literal["adam", "adamw"] | None = Field(None, description="The optimizer.")
     weight_decay: float | None = Field(None, ge=0, le=1, description="Weight decay; adamw only.")
     lora_rank: int | None = Field(None, ge=1, le=512, description="Rank of the adapter.")
-    lora_scale: float | None = Field(None, gt=0, le=100, description="MLX-LM's absolute scale (alpha ÷ rank elsewhere).")
+    lora_scale: float | None = Field(
+        None, gt=0, le=100, description="MLX-LM's absolute scale (alpha ÷ rank elsewhere)."
+    )
     lora_dropout: float | None = Field(None, ge=0, lt=1, description="Dropout inside the adapter.")
     lora_layers: int | None = Field(None, ge=-1, description="Trained blocks counted from the last; -1 is all.")
     lora_keys: list[str] | None = Field(None, description="Block-relative module names; left out, all linear layers.")
-    max_seq_length: int | None = Field(None, ge=16, le=131072, description="Longer rows are dropped with a count, never cut.")
+    max_seq_length: int | None = Field(
+        None, ge=16, le=131072, description="Longer rows are dropped with a count, never cut."
+    )
     gradient_checkpointing: bool | None = Field(None, description="Less memory for more time.")
-    early_stopping_patience: int | None = Field(None, ge=0, le=100, description="Evaluations without a gain; 0 never stops early.")
-    seed: int | None = Field(None, ge=0, le=2**31 - 1, description="Of the split, the data order and the adapter's start.")
-    max_new_tokens: int | None = Field(None, ge=1, le=32768, description="Tokens of one of the student's answers at most.")
+    early_stopping_patience: int | None = Field(
+        None, ge=0, le=100, description="Evaluations without a gain; 0 never stops early."
+    )
+    seed: int | None = Field(
+        None, ge=0, le=2**31 - 1, description="Of the split, the data order and the adapter's start."
+    )
+    max_new_tokens: int | None = Field(
+        None, ge=1, le=32768, description="Tokens of one of the student's answers at most."
+    )
 
 
 def set_options(options: Options) -> dict[str, Any]:

@@ -32,7 +32,12 @@ def run_id_of(name: str) -> str:
     Raises:
         UserInputError: The name is not one; says what is accepted.
     """
-    if RUN_ID.match(name) and not name.endswith(".") and ".." not in name and name.split(".")[0].lower() not in _RESERVED:
+    if (
+        RUN_ID.match(name)
+        and not name.endswith(".")
+        and ".." not in name
+        and name.split(".", maxsplit=1)[0].lower() not in _RESERVED
+    ):
         return name
     raise UserInputError(
         "That is not a usable run name.",

@@ -152,7 +152,18 @@ class Rejected(_Record):
     output: str = ""
     other_output: str = ""
     reason: Literal[
-        "duplicate", "near_duplicate", "held_out", "disagreement", "refused", "truncated", "filtered", "empty", "invalid", "context", "not_a_choice", "too_long"
+        "duplicate",
+        "near_duplicate",
+        "held_out",
+        "disagreement",
+        "refused",
+        "truncated",
+        "filtered",
+        "empty",
+        "invalid",
+        "context",
+        "not_a_choice",
+        "too_long",
     ]
     call_ids: list[str] = []
 

@@ -19,6 +19,7 @@ from nanodistill_mcp.runs.paths import RunPaths, run_id_of
 from nanodistill_mcp.runs.records import SCHEMA_VERSION, RunManifest, RunSpec, Seed, TaskPolicy
 
 _R = TypeVar("_R", bound=BaseModel)
+_SHOWN_CHARS = 60
 
 
 def now() -> str:
@@ -64,7 +65,8 @@ class Run:
         manifest = read_record(self.paths.manifest, RunManifest)
         if manifest is None:
             raise DamagedRunError(
-                f"Run {self.run_id!r} has no run.json.", next_step="Restore the file, or delete_run and create it again."
+                f"Run {self.run_id!r} has no run.json.",
+                next_step="Restore the file, or delete_run and create it again.",
             )
         return manifest
 
@@ -142,7 +144,9 @@ class RunStore:
             known = self.names()[:20]
             raise UserInputError(
                 f"There is no run {run_id[:64]!r}.",
-                next_step=f"Known runs: {', '.join(known)}." if known else "There are no runs yet: call create_run first.",
+                next_step=f"Known runs: {', '.join(known)}."
+                if known
+                else "There are no runs yet: call create_run first.",
             )
         return run
 
@@ -206,7 +210,9 @@ def _same_or_refuse(run: Run, manifest: RunManifest) -> Run:
     if theirs == ours:
         return run
     different = [name for name in RunSpec.model_fields if getattr(theirs, name) != getattr(ours, name)]
-    shown = "; ".join(f"{name}: {_short(getattr(theirs, name))} there, {_short(getattr(ours, name))} here" for name in different)
+    shown = "; ".join(
+        f"{name}: {_short(getattr(theirs, name))} there, {_short(getattr(ours, name))} here" for name in different
+    )
     raise UserInputError(
         f"There is already a run {run.run_id!r} with another specification ({shown}).",
         next_step="Choose another name, or repeat the call with the specification that is there to continue it.",
@@ -215,4 +221,4 @@ def _same_or_refuse(run: Run, manifest: RunManifest) -> Run:
 
 def _short(value: object) -> str:
     text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}..."

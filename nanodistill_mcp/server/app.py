@@ -111,7 +111,11 @@ def runs_reply(app: App) -> StatusReply:
         if lines
         else NextStep(
             tool="create_run",
-            arguments={"name": "my-first-model", "instruction": "What the model is to do.", "seed": [{"input": "...", "output": "..."}]},
+            arguments={
+                "name": "my-first-model",
+                "instruction": "What the model is to do.",
+                "seed": [{"input": "...", "output": "..."}],
+            },
             why="There are no runs yet. Ten examples are a good start.",
         )
     )
@@ -174,14 +178,18 @@ def check_order(run: Run, stage: Stage) -> None:
     if needed and (found := states.stage_status(run, needed)).state is not State.DONE:
         raise RunStateError(
             f"{stage} builds on {needed}, which is {found.state}.",
-            next_step=f"Call get_status(run_id={run.run_id!r}, wait_s=20)." if found.state.active else f"Call {needed}(run_id={run.run_id!r}) first.",
+            next_step=f"Call get_status(run_id={run.run_id!r}, wait_s=20)."
+            if found.state.active
+            else f"Call {needed}(run_id={run.run_id!r}) first.",
         )
 
 
 def _line(found: StageStatus) -> StageLine:
     message = found.message if found.state is not State.DONE else ""
     live = found.live if found.state.active else {}
-    return StageLine(stage=found.stage, state=found.state, done=found.done, total=found.total, message=message, live=live)
+    return StageLine(
+        stage=found.stage, state=found.state, done=found.done, total=found.total, message=message, live=live
+    )
 
 
 def _run_line(run: Run) -> RunLine:

@@ -1,6 +1,7 @@
 """A run's files as artifacts: a fixed set of names, opened below the run's folder without following a link."""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,11 +17,31 @@ DEFAULT_LINES = 50
 DEFAULT_CHARS = 8_000
 
 _TOP = (
-    *("run.json", "seeds.jsonl", "calls.jsonl", "traces_cot.jsonl", "policy.json", "traces_amplified.jsonl", "rejected.jsonl"),
+    *(
+        "run.json",
+        "seeds.jsonl",
+        "calls.jsonl",
+        "traces_cot.jsonl",
+        "policy.json",
+        "traces_amplified.jsonl",
+        "rejected.jsonl",
+    ),
     *("dataset/train.jsonl", "dataset/valid.jsonl", "dataset/test.jsonl", "dataset/manifest.json", "training.json"),
-    *("evaluation.json", "answers.jsonl", "comparison.json", "report.md", "loss.png", "export.json", "Modelfile", "model.gguf"),
+    *(
+        "evaluation.json",
+        "answers.jsonl",
+        "comparison.json",
+        "report.md",
+        "loss.png",
+        "export.json",
+        "Modelfile",
+        "model.gguf",
+    ),
 )
 _OF_NEWEST_JOB = ("metrics.jsonl", "events.jsonl", "log.txt")
+_HIDDEN = re.compile(
+    "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u061c\\u202a-\\u202e\\u2066-\\u2069\\U000e0000-\\U000e007f]"
+)
 _BINARY = (".gguf", ".safetensors", ".png")
 
 
@@ -103,7 +124,11 @@ def read_whole(run: Run, name: str) -> str | bytes:
     with os.fdopen(open_artifact(run, name), "rb") as stream:
         data = stream.read(MAX_TEXT_BYTES + 1)
     if len(data) > MAX_TEXT_BYTES:
-        how = f"It lies at {run.paths.root / name}." if name.endswith(_BINARY) else f"Call read_artifact(run_id={run.run_id!r}, artifact={name!r}) for pages of it."
+        how = (
+            f"It lies at {run.paths.root / name}."
+            if name.endswith(_BINARY)
+            else f"Call read_artifact(run_id={run.run_id!r}, artifact={name!r}) for pages of it."
+        )
         raise UserInputError(f"{name} is larger than {MAX_TEXT_BYTES // 1000} kB.", next_step=how)
     return data if name.endswith(_BINARY) else data.decode("utf-8", "replace")
 
@@ -128,7 +153,7 @@ def read_page(run: Run, name: str, offset: int, limit: int) -> PageReply:
 def _lines(run_id: str, name: str, stream: Iterator[bytes], offset: int, limit: int) -> PageReply:
     kept: list[str] = []
     chars, total, full = 0, 0, False
-    for total, line in enumerate(stream, 1):  # noqa: B007 - the count is the total
+    for total, line in enumerate(stream, 1):
         if total <= offset or full or len(kept) >= limit:
             continue
         text = line.decode("utf-8", "replace")
@@ -142,21 +167,17 @@ def _lines(run_id: str, name: str, stream: Iterator[bytes], offset: int, limit: 
 def _page(run_id: str, name: str, unit: str, offset: int, count: int, total: int, text: str) -> PageReply:
     end = offset + count
     return PageReply(
-        run_id=run_id, artifact=name, unit=unit, offset=offset, count=count, total=total, text=clean(text), next_offset=end if end < total else -1
+        run_id=run_id,
+        artifact=name,
+        unit=unit,
+        offset=offset,
+        count=count,
+        total=total,
+        text=clean(text),
+        next_offset=end if end < total else -1,
     )
 
 
 def clean(text: str) -> str:
     """Text of the run as it may reach a terminal or an agent: no control, bidirectional-override or tag characters."""
-    return "".join(c if c in "\n\t" or not _hidden(ord(c)) else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
-def _hidden(code: int) -> bool:
-    return (
-        code < 0x20
-        or 0x7F <= code <= 0x9F
-        or code in (0x200E, 0x200F, 0x061C)
-        or 0x202A <= code <= 0x202E
-        or 0x2066 <= code <= 0x2069
-        or 0xE0000 <= code <= 0xE007F
-    )
+    return _HIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)

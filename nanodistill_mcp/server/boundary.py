@@ -45,7 +45,13 @@ def reader_facing(resource: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[
 
 
 def strict_tool(
-    tool: Callable[..., Awaitable[Any]], *, title: str, read_only: bool = False, destructive: bool = False, idempotent: bool = True, open_world: bool = False
+    tool: Callable[..., Awaitable[Any]],
+    *,
+    title: str,
+    read_only: bool = False,
+    destructive: bool = False,
+    idempotent: bool = True,
+    open_world: bool = False,
 ) -> Tool:
     """A tool that refuses arguments it does not know, with all four annotations set.
 
@@ -107,7 +113,7 @@ def _error(text: str) -> CallToolResult:
     return CallToolResult(is_error=True, content=[TextContent(text=text)])
 
 
-def _without_titles(schema: Any) -> Any:  # noqa: ANN401 - any JSON value
+def _without_titles(schema: Any) -> Any:
     """Generated titles repeat the names and cost tokens in every conversation."""
     if isinstance(schema, dict):
         return {k: _without_titles(v) for k, v in schema.items() if not (k == "title" and isinstance(v, str))}  # pyright: ignore[reportUnknownVariableType]

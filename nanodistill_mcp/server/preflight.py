@@ -42,8 +42,20 @@ async def inspect_both(endpoint: TeacherEndpoint, student: str) -> tuple[Teacher
             found[what] = read_json(out) or _no_result(what, code)
 
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(partial(one, "teacher", teacher_out, "teacher.preflight", str(teacher_in), str(teacher_out), env=_key_names()))
-            tasks.start_soon(partial(one, "student", student_out, "student.child", str(student_in), env=processes.environment()))
+            tasks.start_soon(
+                partial(
+                    one,
+                    "teacher",
+                    teacher_out,
+                    "teacher.preflight",
+                    str(teacher_in),
+                    str(teacher_out),
+                    env=_key_names(),
+                )
+            )
+            tasks.start_soon(
+                partial(one, "student", student_out, "student.child", str(student_in), env=processes.environment())
+            )
     finally:
         shutil.rmtree(folder)
     for what in ("teacher", "student"):
@@ -59,6 +71,11 @@ def _key_names() -> dict[str, str]:
 
 
 def _no_result(what: str, code: int) -> dict[str, Any]:
-    ended = "did not answer in time" if code == -9 else f"ended with code {code}"
+    ended = "did not answer in time" if code == processes.TIMED_OUT else f"ended with code {code}"
     step = "Call create_run again; if it repeats, run 'nanodistill-mcp doctor' in a terminal."
-    return {"failed": True, "kind": ConfigurationError.kind, "what": f"The check of the {what} {ended}.", "next_step": step}
+    return {
+        "failed": True,
+        "kind": ConfigurationError.kind,
+        "what": f"The check of the {what} {ended}.",
+        "next_step": step,
+    }

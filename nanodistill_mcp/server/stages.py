@@ -17,7 +17,7 @@ from nanodistill_mcp.runs.files import count_lines
 from nanodistill_mcp.runs.paths import JobPaths
 from nanodistill_mcp.runs.records import Stage, State
 from nanodistill_mcp.runs.store import Run
-from nanodistill_mcp.server.app import App, check_order, next_step, stage_reply
+from nanodistill_mcp.server.app import App, check_order, stage_reply
 from nanodistill_mcp.server.replies import StageReply
 
 _LOOK_S = 0.25
@@ -104,7 +104,9 @@ def training_plan(run: Run, options: dict[str, Any]) -> StageReply:
     """
     rows = count_lines(run.paths.traces_amplified)
     if not rows:
-        raise TrainingError("There are no accepted examples yet.", next_step=f"Call amplify(run_id={run.run_id!r}) first.")
+        raise TrainingError(
+            "There are no accepted examples yet.", next_step=f"Call amplify(run_id={run.run_id!r}) first."
+        )
     spec = run.manifest.spec
     resolved, reasons = recipe.resolve(spec.preset, training_options(spec, options), rows=rows, layers=10**6)
     reply = stage_reply(run, "train")

@@ -7,15 +7,15 @@ from mcp.server.mcpserver.tools import Tool
 from pydantic import Field
 
 from nanodistill_mcp.errors import RunStateError, UserInputError
+from nanodistill_mcp.jobs.launch import active_job, steer
 from nanodistill_mcp.pipeline import plan, recipe
 from nanodistill_mcp.pipeline import status as states
 from nanodistill_mcp.pipeline.compare import MAX_PROMPTS, ModelName
 from nanodistill_mcp.pipeline.policy import check_policy
 from nanodistill_mcp.runs.files import count_lines
 from nanodistill_mcp.runs.records import Control, Reasoning
-from nanodistill_mcp.jobs.launch import active_job, steer
 from nanodistill_mcp.server import stages
-from nanodistill_mcp.server.app import App, check_order, next_step, runs_reply, spend_reply, stage_reply, status_reply
+from nanodistill_mcp.server.app import App, next_step, runs_reply, spend_reply, status_reply
 from nanodistill_mcp.server.artifacts import artifact_list, read_page
 from nanodistill_mcp.server.boundary import strict_tool
 from nanodistill_mcp.server.preflight import inspect_both
@@ -28,13 +28,20 @@ from nanodistill_mcp.server.replies import (
     StageReply,
     StatusReply,
 )
-from nanodistill_mcp.student.gguf_quantizations import QUANTIZATIONS
+from nanodistill_mcp.student.gguf_quantizations import QUANTIZATIONS, quantization_named
 
 Ctx = Context[App]
 
-RunId = Annotated[str, Field(description="A run's id: the name given to create_run; get_status() lists them.", max_length=64)]
-Wait = Annotated[int, Field(description="Seconds to wait for the stage to end before answering; it goes on either way.", ge=0, le=45)]
-Restart = Annotated[bool, Field(description="Archive what this stage and the later ones made, and do it again. Paid answers are reused.")]
+RunId = Annotated[
+    str, Field(description="A run's id: the name given to create_run; get_status() lists them.", max_length=64)
+]
+Wait = Annotated[
+    int, Field(description="Seconds to wait for the stage to end before answering; it goes on either way.", ge=0, le=45)
+]
+Restart = Annotated[
+    bool,
+    Field(description="Archive what this stage and the later ones made, and do it again. Paid answers are reused."),
+]
 
 
 def app_of(ctx: Ctx) -> App:
@@ -44,18 +51,39 @@ def app_of(ctx: Ctx) -> App:
 
 async def create_run(
     name: Annotated[str, Field(description="The run's id: letters, digits, '.', '_', '-'; at most 64.")],
-    instruction: Annotated[str, Field(description="What the model is to do with an input, in a sentence or two.", max_length=20_000)],
+    instruction: Annotated[
+        str, Field(description="What the model is to do with an input, in a sentence or two.", max_length=20_000)
+    ],
     ctx: Ctx,
-    seed: Annotated[list[dict[str, Any]], Field(description="The examples: a list of {input, output}. Ten are a good start.")] = [],  # noqa: B006 - the SDK copies defaults
-    seed_path: Annotated[str, Field(description="Instead of seed: a .json, .jsonl or .csv file in an allowed directory.")] = "",
-    teacher: Annotated[str, Field(description="A LiteLLM model id or a configured endpoint's name. Left out: the server's default.")] = "",
-    student: Annotated[str, Field(description="A hub id (org/name) or an allowed local folder. Left out: the server's default.")] = "",
+    seed: Annotated[
+        list[dict[str, Any]], Field(description="The examples: a list of {input, output}. Ten are a good start.")
+    ] = [],
+    seed_path: Annotated[
+        str, Field(description="Instead of seed: a .json, .jsonl or .csv file in an allowed directory.")
+    ] = "",
+    teacher: Annotated[
+        str, Field(description="A LiteLLM model id or a configured endpoint's name. Left out: the server's default.")
+    ] = "",
+    student: Annotated[
+        str, Field(description="A hub id (org/name) or an allowed local folder. Left out: the server's default.")
+    ] = "",
     augment_factor: Annotated[int, Field(description="Training examples wanted per seed.", ge=1, le=1000)] = 50,
-    reasoning: Annotated[Reasoning, Field(description="Teach worked reasoning, the answer alone, or half of each.")] = "cot",
-    response_schema: Annotated[dict[str, Any], Field(description="A JSON Schema every output keeps, when outputs are JSON.")] = {},  # noqa: B006
+    reasoning: Annotated[
+        Reasoning, Field(description="Teach worked reasoning, the answer alone, or half of each.")
+    ] = "cot",
+    response_schema: Annotated[
+        dict[str, Any], Field(description="A JSON Schema every output keeps, when outputs are JSON.")
+    ] = {},
     preset: Annotated[str, Field(description=f"One of: {', '.join(recipe.PRESETS)}.")] = "recommended",
-    options: Annotated[dict[str, Any], Field(description="Further options by name, such as test_path or num_train_epochs; an unknown one is refused with the list.")] = {},  # noqa: B006
-    budget_usd: Annotated[float, Field(description="The most this run may pay the teacher, in dollars. Never exceeded.", ge=0)] = 5.0,
+    options: Annotated[
+        dict[str, Any],
+        Field(
+            description="Further options by name, such as test_path or num_train_epochs; an unknown one is refused with the list."
+        ),
+    ] = {},
+    budget_usd: Annotated[
+        float, Field(description="The most this run may pay the teacher, in dollars. Never exceeded.", ge=0)
+    ] = 5.0,
 ) -> CreateReply:
     """Check everything, set held-out examples aside and store a new run; spends nothing.
 
@@ -117,8 +145,12 @@ async def synthesize_cot(run_id: RunId, ctx: Ctx, wait_s: Wait = 20, restart: Re
 async def extract_policy(
     run_id: RunId,
     ctx: Ctx,
-    feedback: Annotated[str, Field(description="What to change in the policy; makes a new version.", max_length=20_000)] = "",
-    policy: Annotated[dict[str, Any], Field(description="A policy to use instead of the teacher's; makes a new version.")] = {},  # noqa: B006
+    feedback: Annotated[
+        str, Field(description="What to change in the policy; makes a new version.", max_length=20_000)
+    ] = "",
+    policy: Annotated[
+        dict[str, Any], Field(description="A policy to use instead of the teacher's; makes a new version.")
+    ] = {},
     wait_s: Wait = 20,
     restart: Restart = False,
 ) -> StageReply:
@@ -132,13 +164,17 @@ async def extract_policy(
         arguments = {"policy": policy}
     elif feedback:
         arguments = {"feedback": feedback}
-    return await stages.run_stage(app_of(ctx), ctx, run_id, "extract_policy", arguments, wait_s=wait_s, restart=restart, again=bool(arguments))
+    return await stages.run_stage(
+        app_of(ctx), ctx, run_id, "extract_policy", arguments, wait_s=wait_s, restart=restart, again=bool(arguments)
+    )
 
 
 async def amplify(
     run_id: RunId,
     ctx: Ctx,
-    target_size: Annotated[int, Field(description="Training examples wanted in all; 0 is the plan's number.", ge=0, le=1_000_000)] = 0,
+    target_size: Annotated[
+        int, Field(description="Training examples wanted in all; 0 is the plan's number.", ge=0, le=1_000_000)
+    ] = 0,
     wait_s: Wait = 20,
     restart: Restart = False,
 ) -> StageReply:
@@ -156,8 +192,10 @@ async def amplify(
 async def train(
     run_id: RunId,
     ctx: Ctx,
-    options: Annotated[dict[str, Any], Field(description="Training options over the run's own, by name.")] = {},  # noqa: B006
-    dry_run: Annotated[bool, Field(description="Only show the recipe, every option resolved and with its reason.")] = False,
+    options: Annotated[dict[str, Any], Field(description="Training options over the run's own, by name.")] = {},
+    dry_run: Annotated[
+        bool, Field(description="Only show the recipe, every option resolved and with its reason.")
+    ] = False,
     wait_s: Wait = 20,
     restart: Restart = False,
 ) -> StageReply:
@@ -192,18 +230,21 @@ async def export_gguf(
     The held-out examples are answered by llama.cpp from the file itself. A background job; free, minutes. Needs train. Next:
     compare_models.
     """
-    if quantization not in QUANTIZATIONS:
-        raise UserInputError("That is not a quantization this server writes.", next_step=f"Give one of: {', '.join(QUANTIZATIONS)}.")
+    wanted = quantization_named(quantization).name
     app = app_of(ctx)
     run = app.store.open(run_id)
-    again = (states.stage_result(run, "export_gguf") or {}).get("quantization", quantization) != quantization
-    return await stages.run_stage(app, ctx, run_id, "export_gguf", {"quantization": quantization}, wait_s=wait_s, restart=restart or again)
+    again = (states.stage_result(run, "export_gguf") or {}).get("quantization", wanted) != wanted
+    return await stages.run_stage(
+        app, ctx, run_id, "export_gguf", {"quantization": wanted}, wait_s=wait_s, restart=restart or again
+    )
 
 
 async def get_status(
     ctx: Ctx,
     run_id: Annotated[str, Field(description="A run's id; left out, all runs are listed.", max_length=64)] = "",
-    wait_s: Annotated[int, Field(description="Seconds to wait for a stage to change before answering.", ge=0, le=45)] = 0,
+    wait_s: Annotated[
+        int, Field(description="Seconds to wait for a stage to change before answering.", ge=0, le=45)
+    ] = 0,
     detail: Annotated[bool, Field(description="Add what the finished stages found.")] = False,
 ) -> StatusReply:
     """Say how far a run is: each stage's state, live numbers, spend, artifacts and the next call. Changes nothing, free.
@@ -220,7 +261,9 @@ async def get_status(
 
 async def read_artifact(
     run_id: RunId,
-    artifact: Annotated[str, Field(description="An artifact's name as get_status lists it, such as policy.json.", max_length=200)],
+    artifact: Annotated[
+        str, Field(description="An artifact's name as get_status lists it, such as policy.json.", max_length=200)
+    ],
     ctx: Ctx,
     offset: Annotated[int, Field(description="The first line or character wanted.", ge=0)] = 0,
     limit: Annotated[int, Field(description="Lines or characters wanted; 0 is a sensible page.", ge=0, le=40_000)] = 0,
@@ -236,7 +279,9 @@ async def compare_models(
     run_id: RunId,
     prompts: Annotated[list[str], Field(description="Inputs to answer.", min_length=1, max_length=MAX_PROMPTS)],
     ctx: Ctx,
-    models: Annotated[list[ModelName], Field(description="Which to ask. teacher is paid; gguf needs export_gguf.", min_length=1)] = ["base", "student"],  # noqa: B006
+    models: Annotated[
+        list[ModelName], Field(description="Which to ask. teacher is paid; gguf needs export_gguf.", min_length=1)
+    ] = ["base", "student"],
     wait_s: Wait = 45,
 ) -> StageReply:
     """Answer prompts side by side with base, student, the GGUF file or the teacher, reasoning and answer apart.
@@ -247,11 +292,15 @@ async def compare_models(
     arguments: dict[str, Any] = {"prompts": prompts, "models": list(dict.fromkeys(models))}
     before = states.stage_result(app.store.open(run_id), "compare_models") or {}
     again = before.get("arguments") != arguments
-    return await stages.run_stage(app, ctx, run_id, "compare_models", arguments, wait_s=wait_s, restart=False, again=again)
+    return await stages.run_stage(
+        app, ctx, run_id, "compare_models", arguments, wait_s=wait_s, restart=False, again=again
+    )
 
 
 async def control_job(
-    run_id: RunId, action: Annotated[Literal["pause", "resume", "cancel"], Field(description="What the running job is to do.")], ctx: Ctx
+    run_id: RunId,
+    action: Annotated[Literal["pause", "resume", "cancel"], Field(description="What the running job is to do.")],
+    ctx: Ctx,
 ) -> ControlReply:
     """Pause, resume or cancel the run's job. What it has finished is kept, and calling its stage again continues it.
 
@@ -276,15 +325,23 @@ async def control_job(
 
 
 async def delete_run(
-    run_id: RunId, confirm_name: Annotated[str, Field(description="The run's id once more, as the user confirmed it.")], ctx: Ctx
+    run_id: RunId,
+    confirm_name: Annotated[str, Field(description="The run's id once more, as the user confirmed it.")],
+    ctx: Ctx,
 ) -> DeleteReply:
     """Move a run to the trash, after the user said so; nothing is erased. Refused while a job runs."""
     app = app_of(ctx)
     run = app.store.open(run_id)
     if confirm_name != run_id:
-        raise UserInputError("confirm_name is not the run's id.", next_step=f"Ask the user, then call delete_run(run_id={run_id!r}, confirm_name={run_id!r}).")
+        raise UserInputError(
+            "confirm_name is not the run's id.",
+            next_step=f"Ask the user, then call delete_run(run_id={run_id!r}, confirm_name={run_id!r}).",
+        )
     if active_job(run):
-        raise RunStateError(f"Run {run_id!r} has a running job.", next_step=f"Call control_job(run_id={run_id!r}, action='cancel') first.")
+        raise RunStateError(
+            f"Run {run_id!r} has a running job.",
+            next_step=f"Call control_job(run_id={run_id!r}, action='cancel') first.",
+        )
     moved = app.store.trash(run)
     return DeleteReply(
         run_id=run_id,

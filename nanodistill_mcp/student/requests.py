@@ -90,8 +90,8 @@ class TrainResult(_Record):
     stopped: Literal["finished", "early", "cancelled"]
     iterations: int
     best_iteration: int
-    first_train_loss: float
-    final_train_loss: float
+    first_train_loss: float | None = Field(description="Mean over the first iterations; None before the first.")
+    final_train_loss: float | None = Field(description="Mean over the last iterations.")
     best_valid_loss: float | None
     trained_tokens: int
     trainable_parameters: int
@@ -100,7 +100,7 @@ class TrainResult(_Record):
     rows_trained: int
     rows_dropped: int = Field(description="Rows longer than max_seq_length: dropped, never cut.")
     resumed_from: int = 0
-    adapter_sha256: str
+    adapter_sha256: str = Field(description="Empty when it was cancelled: no adapter is written then.")
 
 
 class Variant(_Record):
@@ -191,6 +191,11 @@ class VerifyResult(_Record):
     positions_compared: int
     top1_agreement: float | None
     mean_kl: float | None = Field(description="KL(fused ‖ GGUF) in nats, mean over the compared positions.")
+    layout_proven_by: str = Field(
+        default="",
+        description="The quantization whose distributions matched the fused model within rounding: the file's own, or "
+        "Q8_0 from a temporary file when the file's is too coarse to tell; empty when nothing was compared.",
+    )
     stops_by_itself: bool
     warnings: list[str] = []
 

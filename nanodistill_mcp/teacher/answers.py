@@ -12,7 +12,9 @@ class _AnswerShape(BaseModel):
 class WorkedSolution(_AnswerShape):
     """A worked solution of one input. The answer comes after the work, so that it can follow from it."""
 
-    solution: str = Field(min_length=1, description="The worked solution: short, concrete steps that lead to the answer.")
+    solution: str = Field(
+        min_length=1, description="The worked solution: short, concrete steps that lead to the answer."
+    )
     answer: str = Field(min_length=1, description="The final answer alone, in exactly the form the task asks for.")
 
 
