@@ -1,0 +1,89 @@
+"""What is trained: the parameters a recipe makes trainable, and the files MLX-LM loads them from."""
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportMissingTypeStubs=false
+
+from pathlib import Path
+from typing import Any, cast
+
+import mlx.core as mx
+from mlx import nn
+from mlx.utils import tree_flatten
+from mlx_lm.tuner.utils import linear_to_lora_layers
+
+from nanodistill_mcp.errors import UserInputError
+from nanodistill_mcp.runs.files import sha256_of, write_json
+from nanodistill_mcp.student.checkpoints import save_tensors
+from nanodistill_mcp.student.requests import Recipe
+
+ADAPTER_FILE = "adapters.safetensors"
+ADAPTER_CONFIG_FILE = "adapter_config.json"
+
+
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """A model's blocks, first to last."""
+    return cast("list[nn.Module]", model.layers)
+
+
+def trained(model: nn.Module) -> dict[str, mx.array]:
+    """The parameters that are trained, by name."""
+    return dict(cast("list[tuple[str, mx.array]]", tree_flatten(model.trainable_parameters())))
+
+
+def attach_adapter(model: nn.Module, recipe: Recipe) -> None:
+    """Freeze a model and make the recipe's parameters trainable. Seeds MLX's random state.
+
+    LoRA as in Hu et al. 2021 (arXiv 2106.09685), DoRA as in Liu et al. 2024 (arXiv 2402.09353), as MLX-LM implements them.
+
+    Raises:
+        UserInputError: The recipe does not fit this student.
+    """
+    mx.random.seed(recipe.seed)
+    model.freeze()
+    bits = next((module.bits for _, module in model.named_modules() if hasattr(module, "bits")), None)
+    if recipe.fine_tune_type == "full":
+        if bits is not None:
+            raise UserInputError(
+                f"This student is quantized to {bits} bits, and quantized weights cannot be trained in full.",
+                next_step="Use options.fine_tune_type='lora', or an unquantized student.",
+            )
+        for layer in blocks(model)[-max(recipe.num_layers, 0) :]:
+            layer.unfreeze()
+        return
+    if recipe.fine_tune_type == "dora" and bits is not None and 32 % bits:
+        raise UserInputError(
+            f"DoRA does not work on a student quantized to {bits} bits.",
+            next_step="Use options.fine_tune_type='lora', or a student of 4 or 8 bits.",
+        )
+    linear_to_lora_layers(model, recipe.num_layers, _lora_parameters(recipe), use_dora=recipe.fine_tune_type == "dora")
+    if not trained(model):
+        raise UserInputError(
+            "options.lora_keys names no module of this student.",
+            next_step="Leave lora_keys out to train every linear layer, or give names like 'self_attn.q_proj'.",
+        )
+
+
+def write_adapter(adapter_dir: Path, recipe: Recipe, student: str, weights: dict[str, mx.array]) -> str:
+    """Write trained weights where ``mlx_lm.load(adapter_path=...)`` finds them; answers with their SHA-256.
+
+    The weights are written last, and an earlier adapter's are deleted first: they never lie beside another's configuration.
+
+    Raises:
+        TrainingError: The disk is full.
+    """
+    adapter_dir.mkdir(parents=True, exist_ok=True)
+    adapter_path = adapter_dir / ADAPTER_FILE
+    adapter_path.unlink(missing_ok=True)
+    configuration = {
+        "fine_tune_type": recipe.fine_tune_type,
+        "num_layers": recipe.num_layers,
+        "lora_parameters": _lora_parameters(recipe),
+        "model": student,
+    }
+    write_json(adapter_dir / ADAPTER_CONFIG_FILE, configuration)
+    save_tensors(adapter_path, weights)
+    return sha256_of(adapter_path)
+
+
+def _lora_parameters(recipe: Recipe) -> dict[str, Any]:
+    parameters = {"rank": recipe.lora_rank, "scale": recipe.lora_scale, "dropout": recipe.lora_dropout}
+    return parameters if recipe.lora_keys is None else {**parameters, "keys": recipe.lora_keys}

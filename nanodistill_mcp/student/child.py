@@ -1,0 +1,102 @@
+"""The entry of a student process: one request in, one result out. Whatever happens in here, only this process dies.
+
+Exit codes: 0 done, 1 an anticipated failure (the result file says which), 70 anything else (the log holds the traceback);
+a negative or other code is a death by signal or of a library.
+"""
+
+import os
+import resource
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, Field, TypeAdapter
+
+from nanodistill_mcp.errors import ConfigurationError, NanodistillError
+from nanodistill_mcp.runs.files import write_json
+from nanodistill_mcp.student.requests import (
+    AskGgufRequest,
+    ExportRequest,
+    Failed,
+    GenerateRequest,
+    InspectRequest,
+    StudentRequest,
+    TrainRequest,
+    VerifyRequest,
+)
+
+EXIT_DONE, EXIT_FAILED, EXIT_CRASHED = 0, 1, 70
+
+_REQUEST: TypeAdapter[StudentRequest] = TypeAdapter(Annotated[StudentRequest, Field(discriminator="kind")])
+# Importing mlx_lm sets this limit, and fails if it may not.
+_OPEN_FILES_NEEDED = 4096
+
+
+def main() -> None:
+    """Carry out the request whose path is the only argument, and exit."""
+    sys.exit(run(Path(sys.argv[1])))
+
+
+def run(request_path: Path) -> int:
+    """Carry out a request and write its result, last and atomically; answers with the exit code."""
+    try:
+        request = _REQUEST.validate_json(request_path.read_bytes())
+        result: BaseModel
+        try:
+            code, result = EXIT_DONE, _carry_out(request)
+        except NanodistillError as error:
+            traceback.print_exc()  # the cause, in the library's words, belongs in the log and nowhere else
+            code, result = EXIT_FAILED, Failed(kind=error.kind, what=error.what, next_step=error.next_step)
+        write_json(request.result_path, result.model_dump(mode="json"))
+    except Exception:  # noqa: BLE001 - the boundary of the process: without a result the worker reports a crash
+        traceback.print_exc()
+        return EXIT_CRASHED
+    return code
+
+
+def _carry_out(request: StudentRequest) -> BaseModel:
+    """Dispatch; each import is made only by the process that needs it."""
+    _prepare()
+    match request:
+        case InspectRequest():
+            from nanodistill_mcp.student.models import inspect
+
+            return inspect(request)
+        case TrainRequest():
+            from nanodistill_mcp.student.lora import train
+
+            return train(request)
+        case GenerateRequest():
+            from nanodistill_mcp.student.generate import generate
+
+            return generate(request)
+        case ExportRequest():
+            from nanodistill_mcp.student.gguf import export
+
+            return export(request)
+        case VerifyRequest():
+            from nanodistill_mcp.student.verify import verify
+
+            return verify(request)
+        case AskGgufRequest():
+            from nanodistill_mcp.student.verify import ask
+
+            return ask(request)
+
+
+def _prepare() -> None:
+    """Set up the process before a library is imported, and log what was done."""
+    for name, value in (("TOKENIZERS_PARALLELISM", "true"), ("HF_HUB_DISABLE_TELEMETRY", "1")):
+        os.environ.setdefault(name, value)
+    _, open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if open_files not in (resource.RLIM_INFINITY, -1) and open_files < _OPEN_FILES_NEEDED and os.geteuid() != 0:
+        raise ConfigurationError(
+            f"A process here may open {open_files} files at most, and MLX-LM needs {_OPEN_FILES_NEEDED}.",
+            next_step="Raise the hard limit of open files (ulimit -Hn) for the program that starts the server.",
+        )
+    from nanodistill_mcp.student import blas
+
+    device = blas.prepare()
+    sys.stdout.write(f"device={device.kind} blas={device.blas} compiles={device.compiles}\n")
+    sys.stdout.flush()

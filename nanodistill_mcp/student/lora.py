@@ -1,0 +1,241 @@
+"""Trains an adapter: MLX-LM's trainer inside, our data order, evaluations, checkpoints and endings around it."""
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportMissingTypeStubs=false
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Self
+
+import mlx.core as mx
+from mlx import nn, optimizers
+from mlx_lm.tuner import trainer
+
+from nanodistill_mcp.errors import TrainingError
+from nanodistill_mcp.runs.files import append_line, sha256_of
+from nanodistill_mcp.student import checkpoints, models
+from nanodistill_mcp.student.adapters import attach_adapter, blocks, trained, write_adapter
+from nanodistill_mcp.student.chat import ChatForm, Row
+from nanodistill_mcp.student.control import Control
+from nanodistill_mcp.student.dataset import Rows, read_rows, require_rows, training_batches
+from nanodistill_mcp.student.requests import Recipe, TrainRequest, TrainResult
+from nanodistill_mcp.student.session import Ending, Session, Stopped
+
+VALIDATION_ROWS_AT_MOST = 256
+"""Rows of the validation set that are measured, evenly spaced: more would cost time and tell nothing more."""
+
+
+def train(request: TrainRequest) -> TrainResult:
+    """Train an adapter, or go on training it, and write the best checkpoint's adapter.
+
+    A student that is only on the hub is downloaded first; until that is done SIGTERM ends the process at once, and from
+    then on it is a wish like "cancel" in the control file.
+
+    Raises:
+        TrainingError: Nothing to train on, a loss that is no number, no memory, a full disk.
+        UserInputError: The student is not usable, or not with this recipe.
+        ConfigurationError: The student is not here and the hub cannot be reached.
+    """
+    student_path = models.fetch(request.student, request.metrics_path)
+    control = Control(request.control_path)
+    with control.listening(), models.memory_errors():
+        return _train(request, student_path, control)
+
+
+def _train(request: TrainRequest, student_path: Path, control: Control) -> TrainResult:
+    model, tokenizer = models.load(student_path)
+    chat = ChatForm(tokenizer)
+    asked = request.recipe
+    training = read_rows(request.dataset_dir / "train.jsonl", chat, asked.max_seq_length, mask_prompt=asked.mask_prompt)
+    require_rows(training, asked.max_seq_length)
+    validation = read_rows(
+        request.dataset_dir / "valid.jsonl", chat, asked.max_seq_length, mask_prompt=asked.mask_prompt
+    )
+    recipe = _fitted(asked, len(training.rows), len(blocks(model)))
+    measured = _evenly(validation.rows, VALIDATION_ROWS_AT_MOST)
+    _report_dataset(request.metrics_path, training, validation, len(measured), recipe)
+
+    attach_adapter(model, recipe)
+    optimizer = _optimizer(recipe)
+    session = Session(
+        recipe,
+        model,
+        optimizer,
+        measured,
+        checkpoints_dir=request.checkpoints_dir,
+        metrics_path=request.metrics_path,
+        control=control,
+        fingerprint=_fingerprint(request, recipe),
+    )
+    ending = _run(session, recipe, model, optimizer, training.rows)
+    progress = session.progress
+    best = progress.best_iteration or progress.iteration
+    first_loss, final_loss = session.losses()
+    return TrainResult(
+        stopped=ending,
+        iterations=progress.iteration,
+        best_iteration=best,
+        first_train_loss=first_loss,
+        final_train_loss=final_loss,
+        best_valid_loss=progress.best_valid_loss,
+        trained_tokens=progress.trained_tokens,
+        trainable_parameters=sum(weight.size for weight in trained(model).values()),
+        peak_memory_gb=progress.peak_memory_gb,
+        elapsed_s=progress.elapsed_s,
+        rows_trained=len(training.rows),
+        rows_dropped=training.dropped,
+        resumed_from=session.resumed_from,
+        adapter_sha256="" if ending == "cancelled" else _write_best(request, recipe, best),
+    )
+
+
+def _write_best(request: TrainRequest, recipe: Recipe, iteration: int) -> str:
+    checkpoint = checkpoints.verified(request.checkpoints_dir, iteration)
+    if checkpoint is None:
+        raise TrainingError(
+            f"The checkpoint of iteration {iteration} is damaged.",
+            next_step="Call train with restart=true to train again.",
+        )
+    return write_adapter(request.adapter_dir, recipe, request.student, checkpoint.tensors("weights."))
+
+
+def _run(
+    session: Session, recipe: Recipe, model: nn.Module, optimizer: optimizers.Optimizer, rows: list[Row]
+) -> Ending:
+    """Let the trainer run until the session stops it."""
+    arguments = trainer.TrainingArgs(
+        batch_size=recipe.batch_size,
+        iters=recipe.iters - session.resumed_from,
+        steps_per_report=1,
+        # The trainer's own saves are not atomic and its evaluations count from where it was resumed: the session does both.
+        steps_per_save=recipe.iters + 1,
+        max_seq_length=recipe.max_seq_length,
+        grad_checkpoint=recipe.grad_checkpoint,
+        grad_accumulation_steps=recipe.grad_accumulation_steps,
+        # On a GPU the cache can grow to many times what is in use; on the CPU emptying it costs 4 to 12 %.
+        clear_cache_threshold=0 if mx.default_device() == mx.gpu else 1 << 30,
+    )
+    try:
+        session.begin()
+        with _silent():
+            trainer.train(
+                model,
+                optimizer,
+                rows,
+                args=arguments,
+                iterate_batches=training_batches(recipe.seed, session.resumed_from),
+                training_callback=session,
+            )
+    except Stopped as stopped:
+        return stopped.ending
+    raise AssertionError("the trainer returned although the session stops it at the last iteration")
+
+
+def learning_rate(recipe: Recipe) -> Callable[[mx.array], mx.array]:
+    """The learning rate as a function of the number of updates done.
+
+    A linear warmup reaches the peak with update ``warmup_updates``; from there the rate stays, falls linearly, or falls
+    along half a cosine (Loshchilov and Hutter 2017, arXiv 1608.03983), to ``final_lr_ratio`` of the peak at the last update.
+    """
+    warmup = recipe.warmup_updates
+    falling = max(1, recipe.iters // recipe.grad_accumulation_steps - 1 - warmup)
+    shapes: dict[str, Callable[[mx.array], mx.array]] = {
+        "constant": mx.ones_like,
+        "linear": lambda part: 1 - part,
+        "cosine": lambda part: 0.5 * (1 + mx.cos(math.pi * part)),
+    }
+    shape = shapes[recipe.lr_schedule]
+
+    def rate(update: mx.array) -> mx.array:
+        done = update.astype(mx.float32)
+        warm = mx.minimum((done + 1) / (warmup + 1), 1.0)
+        part = mx.clip((done - warmup) / falling, 0.0, 1.0)
+        return recipe.learning_rate * warm * (recipe.final_lr_ratio + (1 - recipe.final_lr_ratio) * shape(part))
+
+    return rate
+
+
+def _optimizer(recipe: Recipe) -> optimizers.Optimizer:
+    """Adam (Kingma and Ba 2015) without bias correction, or AdamW, as MLX-LM's own trainer makes them."""
+    if recipe.optimizer == "adamw":
+        return optimizers.AdamW(learning_rate(recipe), weight_decay=recipe.weight_decay)
+    return optimizers.Adam(learning_rate(recipe))
+
+
+def _fitted(recipe: Recipe, rows: int, layers: int) -> Recipe:
+    """The recipe as it can be carried out: no batch larger than the dataset, whole updates, events between updates."""
+    accumulation = min(recipe.grad_accumulation_steps, recipe.iters)
+
+    def whole(steps: int) -> int:
+        return -(-steps // accumulation) * accumulation
+
+    return recipe.model_copy(
+        update={
+            "batch_size": min(recipe.batch_size, rows),
+            "grad_accumulation_steps": accumulation,
+            "iters": recipe.iters // accumulation * accumulation,
+            "steps_per_eval": whole(recipe.steps_per_eval),
+            "steps_per_checkpoint": whole(recipe.steps_per_checkpoint),
+            "num_layers": min(recipe.num_layers, layers),
+        }
+    )
+
+
+def _fingerprint(request: TrainRequest, recipe: Recipe) -> str:
+    """A hash of all that decides how training goes."""
+    files = [request.dataset_dir / name for name in ("train.jsonl", "valid.jsonl")]
+    parts = [request.student, recipe.model_dump_json(), *(sha256_of(path) for path in files if path.exists())]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _report_dataset(metrics_path: Path, training: Rows, validation: Rows, measured: int, recipe: Recipe) -> None:
+    event = {
+        "event": "dataset",
+        "train_rows": len(training.rows),
+        "train_rows_dropped": training.dropped,
+        "valid_rows": measured,
+        "valid_rows_dropped": validation.dropped,
+        "longest_row_tokens": max(training.longest, validation.longest),
+        "batch_size": recipe.batch_size,
+        "iterations": recipe.iters,
+    }
+    append_line(metrics_path, event)
+
+
+def _evenly(rows: Sequence[Row], most: int) -> list[Row]:
+    if len(rows) <= most:
+        return list(rows)
+    return [rows[index * len(rows) // most] for index in range(most)]
+
+
+class _NoUI:
+    """Stands in for the trainer's table of the terminal, which would go to the log as escape sequences."""
+
+    def __init__(self, *_of_the_trainer: object, **_named: object) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None: ...
+
+    def val_task(self, _total: int) -> nullcontext[Callable[[], None]]:
+        return nullcontext(lambda: None)
+
+    def __getattr__(self, _report: str) -> Callable[..., None]:
+        return lambda *_values, **_named: None
+
+
+@contextmanager
+def _silent() -> Generator[None]:
+    """Replace the trainer's user interface, a private name that another version may not have."""
+    own = getattr(trainer, "TrainUI", None)
+    if own is not None:
+        trainer.TrainUI = _NoUI  # pyright: ignore[reportPrivateImportUsage]
+    try:
+        yield
+    finally:
+        if own is not None:
+            trainer.TrainUI = own  # pyright: ignore[reportPrivateImportUsage]

@@ -1,0 +1,265 @@
+"""One training session: what happens after each iteration of the trainer, and what it takes to go on after a death."""
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportMissingTypeStubs=false
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import mlx.core as mx
+import numpy as np
+from mlx import nn, optimizers
+from mlx.utils import tree_flatten, tree_unflatten
+from mlx_lm.tuner.callbacks import TrainingCallback
+from mlx_lm.tuner.trainer import evaluate
+
+from nanodistill_mcp.errors import TrainingError
+from nanodistill_mcp.runs.files import append_line
+from nanodistill_mcp.student import checkpoints
+from nanodistill_mcp.student.adapters import trained
+from nanodistill_mcp.student.chat import Row
+from nanodistill_mcp.student.control import Control
+from nanodistill_mcp.student.dataset import validation_batches
+from nanodistill_mcp.student.requests import Recipe
+
+Ending = Literal["finished", "early", "cancelled"]
+
+_LOSSES_KEPT = 10
+
+
+class Stopped(Exception):  # noqa: N818 - not an error: raising is the only way out of the trainer's loop
+    """Training ends here."""
+
+    def __init__(self, ending: Ending) -> None:
+        super().__init__(ending)
+        self.ending: Ending = ending
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far training is. Kept in each checkpoint."""
+
+    iteration: int = 0
+    trained_tokens: int = 0
+    first_losses: tuple[float, ...] = ()
+    last_losses: tuple[float, ...] = ()
+    evaluated_at: int = -1
+    best_iteration: int | None = None
+    best_valid_loss: float | None = None
+    evaluations_without_gain: int = 0
+    elapsed_s: float = 0.0
+    peak_memory_gb: float = 0.0
+
+
+class Session(TrainingCallback):
+    """Follows the trainer: reports, evaluates, checkpoints, pauses, and stops it.
+
+    Evaluations and checkpoints happen between iterations and depend on the iteration's number alone, so that a run that
+    was killed and resumed does exactly what an uninterrupted one does.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: nn.Module,
+        optimizer: optimizers.Optimizer,
+        validation: Sequence[Row],
+        *,
+        checkpoints_dir: Path,
+        metrics_path: Path,
+        control: Control,
+        fingerprint: str,
+    ) -> None:
+        """Begin, or go on from the newest verified checkpoint.
+
+        Args:
+            recipe: With ``iters``, ``steps_per_eval`` and ``steps_per_checkpoint`` multiples of the accumulation.
+            model: With the parameters to train unfrozen.
+            optimizer: Its state is restored, or initialised.
+            validation: Rows for the validation loss; may be empty.
+            checkpoints_dir: Of this run alone.
+            metrics_path: Receives the events.
+            control: What the caller wants.
+            fingerprint: Of everything that decides the outcome; a checkpoint of another is refused.
+
+        Raises:
+            TrainingError: The checkpoints belong to another recipe, dataset or student.
+        """
+        self._recipe, self._model, self._optimizer, self._validation = recipe, model, optimizer, validation
+        self._checkpoints_dir, self._metrics_path, self._control = checkpoints_dir, metrics_path, control
+        self._fingerprint = fingerprint
+        self.progress = self._restore()
+        self.resumed_from = self.progress.iteration
+        # Between two updates there is nothing to save: a checkpoint is always of the last update.
+        self._at_update = self.progress, np.array(_random_key())
+        self._saved = self.progress if self.resumed_from else None
+        self._tokens_before = self.progress.trained_tokens
+        self._clock = time.monotonic() - self.progress.elapsed_s
+
+    def begin(self) -> None:
+        """Do what was due at the iteration the session starts from, before the trainer runs.
+
+        Raises:
+            Stopped: Nothing is left to do, or a stop is wanted.
+        """
+        if self.resumed_from:
+            self._event("resumed")
+        self._obey()
+        self._after_update()
+
+    def on_train_loss_report(self, train_info: dict[str, Any]) -> None:
+        """Called by the trainer after every iteration, once its update is applied."""
+        loss = float(train_info["train_loss"])
+        before = self.progress
+        # Out of memory, Metal can hand back zeros instead of failing; a first loss of exactly zero is that.
+        if not math.isfinite(loss) or (loss == 0.0 and before.iteration == 0):
+            raise _not_a_number(before.iteration + 1)
+        first = before.first_losses
+        self.progress = replace(
+            before,
+            iteration=self.resumed_from + train_info["iteration"],
+            trained_tokens=self._tokens_before + int(train_info["trained_tokens"]),
+            first_losses=first if len(first) == _LOSSES_KEPT else (*first, loss),
+            last_losses=(*before.last_losses, loss)[-_LOSSES_KEPT:],
+            elapsed_s=time.monotonic() - self._clock,
+            peak_memory_gb=max(before.peak_memory_gb, float(train_info["peak_memory"])),
+        )
+        self._event(
+            "step",
+            iterations=self._recipe.iters,
+            train_loss=loss,
+            learning_rate=train_info["learning_rate"],
+            tokens_per_second=round(train_info["tokens_per_second"], 1),
+            trained_tokens=self.progress.trained_tokens,
+            peak_memory_gb=round(self.progress.peak_memory_gb, 3),
+        )
+        if self.progress.iteration % self._recipe.grad_accumulation_steps == 0:
+            self._at_update = self.progress, np.array(_random_key())
+            self._after_update()
+        self._obey()
+
+    def losses(self) -> tuple[float | None, float | None]:
+        """Training loss at the beginning and now: means over up to ten iterations at most a fifth of all apart."""
+        count = max(1, min(_LOSSES_KEPT, self.progress.iteration // 5))
+        return _mean(self.progress.first_losses[:count]), _mean(self.progress.last_losses[-count:])
+
+    def _after_update(self) -> None:
+        iteration, recipe = self.progress.iteration, self._recipe
+        last = iteration == recipe.iters
+        gained = False
+        if (
+            self._validation
+            and (last or iteration % recipe.steps_per_eval == 0)
+            and self.progress.evaluated_at != iteration
+        ):
+            gained = self._evaluate()
+        stopping = 0 < recipe.patience <= self.progress.evaluations_without_gain
+        if iteration and (gained or last or stopping or iteration % recipe.steps_per_checkpoint == 0):
+            self._checkpoint()
+        if last:
+            raise Stopped("finished")
+        if stopping:
+            raise Stopped("early")
+
+    def _evaluate(self) -> bool:
+        """Measure the validation loss; is it the best so far? The untrained adapter is measured, but never the best."""
+        loss = cast(
+            "float",
+            evaluate(
+                self._model,
+                self._validation,
+                batch_size=self._recipe.batch_size,
+                num_batches=-1,
+                max_seq_length=self._recipe.max_seq_length,
+                iterate_batches=validation_batches,
+                progress_callback=self._obey,
+            ),
+        )
+        self._model.train()
+        iteration, best = self.progress.iteration, self.progress.best_valid_loss
+        if not math.isfinite(loss):
+            raise _not_a_number(iteration)
+        gained = iteration > 0 and (best is None or loss < best)
+        without_gain = 0 if gained or iteration == 0 else self.progress.evaluations_without_gain + 1
+        self.progress = replace(self.progress, evaluated_at=iteration, evaluations_without_gain=without_gain)
+        if gained:
+            self.progress = replace(self.progress, best_iteration=iteration, best_valid_loss=loss)
+        self._at_update = self.progress, self._at_update[1]
+        self._event("valid", valid_loss=loss)
+        return gained
+
+    def _checkpoint(self) -> None:
+        """Save the state as of the last update."""
+        progress, random_state = self._at_update
+        if progress.iteration == 0 or progress == self._saved:
+            return
+        weights = trained(self._model)
+        if not bool(mx.all(mx.stack([mx.isfinite(weight).all() for weight in weights.values()]))):
+            raise _not_a_number(progress.iteration)
+        tensors = {f"weights.{name}": weight for name, weight in weights.items()}
+        optimizer_state = cast("list[tuple[str, mx.array]]", tree_flatten(self._optimizer.state))
+        tensors |= {f"optimizer.{name}": value for name, value in optimizer_state}
+        tensors["random"] = mx.array(random_state)
+        best = progress.best_iteration
+        state = {"progress": asdict(progress), "fingerprint": self._fingerprint}
+        checkpoints.save(self._checkpoints_dir, progress.iteration, tensors, state, best)
+        self._saved = progress
+        self._event("checkpoint", iteration=progress.iteration, best=best in (None, progress.iteration))
+
+    def _restore(self) -> Progress:
+        self._optimizer.init(self._model.trainable_parameters())
+        checkpoint = checkpoints.newest_verified(self._checkpoints_dir)
+        if checkpoint is None:
+            return Progress()
+        if checkpoint.state.get("fingerprint") != self._fingerprint:
+            raise TrainingError(
+                "The checkpoints of this run belong to another recipe, dataset or student.",
+                next_step="Call train with restart=true to begin anew, or with the options it was started with.",
+            )
+        progress = Progress(**checkpoint.state["progress"])
+        if (
+            progress.best_iteration is not None
+            and checkpoints.verified(self._checkpoints_dir, progress.best_iteration) is None
+        ):
+            progress = replace(progress, best_iteration=None, best_valid_loss=None)
+        self._model.load_weights(list(checkpoint.tensors("weights.").items()), strict=False)
+        self._optimizer.state = tree_unflatten(list(checkpoint.tensors("optimizer.").items()))
+        # The trainer captures this very array, so it is changed in place.
+        _random_key()[:] = checkpoint.tensors("random")[""]
+        mx.eval(self._model.trainable_parameters(), self._optimizer.state, _random_key())
+        return replace(progress, first_losses=tuple(progress.first_losses), last_losses=tuple(progress.last_losses))
+
+    def _obey(self) -> None:
+        want = self._control.want
+        if want == "run":
+            return
+        self._checkpoint()
+        if want == "pause":
+            mx.clear_cache()
+            self._event("paused")
+            self._clock += self._control.wait_while_paused()
+            if self._control.want == "run":
+                self._event("resumed")
+                return
+        raise Stopped("cancelled")
+
+    def _event(self, event: str, **fields: Any) -> None:
+        append_line(self._metrics_path, {"event": event, "iteration": self.progress.iteration, **fields})
+
+
+def _random_key() -> mx.array:
+    return cast("list[mx.array]", mx.random.state)[0]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _not_a_number(iteration: int) -> TrainingError:
+    return TrainingError(
+        f"The loss stopped being a usable number at iteration {iteration}; the last good checkpoint is kept.",
+        next_step="Call train with restart=true and a lower options.learning_rate (a tenth of it) or a longer warmup_ratio.",
+    )
