@@ -90,7 +90,7 @@ class TrainResult(_Record):
     stopped: Literal["finished", "early", "cancelled"]
     iterations: int
     best_iteration: int
-    first_train_loss: float | None = Field(description="Mean over the first iterations; None before the first.")
+    first_train_loss: float | None = Field(description="Of the first batch, before any update.")
     final_train_loss: float | None = Field(description="Mean over the last iterations.")
     best_valid_loss: float | None
     trained_tokens: int
@@ -194,7 +194,7 @@ class VerifyResult(_Record):
     layout_proven_by: str = Field(
         default="",
         description="The quantization whose distributions matched the fused model within rounding: the file's own, or "
-        "Q8_0 from a temporary file when the file's is too coarse to tell; empty when nothing was compared.",
+        "F16 from a temporary file when the file's is too coarse to tell; empty when nothing was compared.",
     )
     stops_by_itself: bool
     warnings: list[str] = []

@@ -1,0 +1,188 @@
+"""llama.cpp in this process: load a GGUF file, tokenize, render prompts, answer, give next-token distributions.
+
+Only for a process of its own: a file that is wrong in the right place makes llama.cpp abort. It is asked over its own
+HTTP interface on the loopback address with a random key; without a key any local page could call it.
+"""
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
+
+import http.client
+import importlib
+import importlib.metadata
+import json
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import gguf
+import numpy as np
+import numpy.typing as npt
+
+from nanodistill_mcp.errors import ExportError
+from nanodistill_mcp.student.requests import Message
+
+_ANSWER_TIMEOUT_S = 1800
+_SMALL_BYTES = 50_000_000
+_FORCED = 1e6
+_PROBE = "Xylophone systems first."
+
+
+@dataclass(frozen=True)
+class GgufFacts:
+    """What the header of a GGUF file says."""
+
+    architecture: str
+    file_type: int
+    context_length: int
+    vocab_size: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A greedy completion."""
+
+    text: str
+    tokens: list[int]
+    completion_tokens: int
+    finish_reason: Literal["stop", "length"]
+
+
+def read_facts(gguf_path: Path) -> GgufFacts:
+    """Read the header, and find out whether every tensor lies inside the file, without llama.cpp.
+
+    Raises:
+        ExportError: It is not a whole GGUF file.
+    """
+    try:
+        fields = gguf.GGUFReader(gguf_path).fields
+        architecture = str(fields["general.architecture"].contents())
+        return GgufFacts(
+            architecture=architecture,
+            file_type=int(fields["general.file_type"].contents()),
+            context_length=int(fields[f"{architecture}.context_length"].contents()),
+            vocab_size=len(fields["tokenizer.ggml.tokens"].data),
+        )
+    except (OSError, ValueError, KeyError, IndexError, TypeError, OverflowError) as error:
+        raise ExportError(
+            "The GGUF file is missing, cut short or damaged.", next_step="Call export_gguf with restart=true."
+        ) from error
+
+
+class LlamaCpp:
+    """One loaded model. Use as a context manager; leaving it stops the server and frees the memory."""
+
+    def __init__(self, gguf_path: Path, *, context_tokens: int) -> None:
+        """Load a file.
+
+        Args:
+            gguf_path: A file that ``read_facts`` has read.
+            context_tokens: Room for the longest prompt and its answer.
+
+        Raises:
+            ExportError: llama.cpp is not installed, or does not load the file.
+        """
+        os.environ["GGML_NO_BACKTRACE"] = "1"  # an abort would start a debugger and hang for minutes
+        try:
+            xllamacpp: Any = importlib.import_module("xllamacpp")
+        except ImportError as error:
+            raise ExportError(
+                "llama.cpp is not usable here, so the GGUF file was written but not checked.",
+                next_step="Install xllamacpp (on Linux it needs libgomp1) and call export_gguf again.",
+            ) from error
+        self.runtime = f"xllamacpp {importlib.metadata.version('xllamacpp')}"
+        self._key = secrets.token_urlsafe(24)
+        parameters = xllamacpp.CommonParams()
+        parameters.model.path = str(gguf_path)
+        parameters.n_ctx = context_tokens
+        parameters.n_parallel = 1
+        parameters.n_gpu_layers = 0
+        # llama.cpp's threads wait for each other by spinning, which costs a small student more than they bring.
+        small = gguf_path.stat().st_size < _SMALL_BYTES
+        parameters.cpuparams.n_threads = 1 if small else min(os.cpu_count() or 1, 8)
+        parameters.warmup = False
+        parameters.verbosity = 1
+        parameters.api_keys = [self._key]
+        try:
+            self._server: Any = xllamacpp.Server(parameters)
+        except RuntimeError as error:
+            raise ExportError(
+                "llama.cpp does not load the GGUF file.",
+                next_step="Call export_gguf with restart=true; if it fails again, use the fused model, which is whole.",
+            ) from error
+        self._host = str(self._server.listening_address).removeprefix("http://")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server = None
+
+    def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
+        """Token ids, with special tokens in the text recognised; ``add_special`` puts the BOS the file asks for."""
+        body = {"content": text, "add_special": add_special, "parse_special": True}
+        return self._post("/tokenize", body)["tokens"]
+
+    def prompt_ids(self, messages: list[Message]) -> list[int]:
+        """The ids of a conversation, rendered by llama.cpp from the chat template in the file.
+
+        A template that refuses or drops a system message gets its text at the head of the first user message, as in
+        training.
+        """
+        if messages[0]["role"] == "system" and not self._keeps_system:
+            system, first, *rest = messages
+            messages = [{**first, "content": f"{system['content']}\n\n{first['content']}"}, *rest]
+        return self.tokenize(self._rendered(messages), add_special=True)
+
+    @cached_property
+    def _keeps_system(self) -> bool:
+        messages = [{"role": "system", "content": _PROBE}, {"role": "user", "content": "Hello"}]
+        try:
+            return _PROBE in self._rendered(messages)
+        except ExportError:  # how a template says that it takes no system message
+            return False
+
+    def _rendered(self, messages: list[Message]) -> str:
+        return self._post("/apply-template", {"messages": messages})["prompt"]
+
+    def complete(self, prompt_ids: Sequence[int], max_tokens: int) -> Answer:
+        """Answer greedily until a stop token or ``max_tokens``. Special tokens are left out of the text."""
+        body = {"prompt": prompt_ids, "n_predict": max_tokens, "temperature": 0, "return_tokens": True}
+        reply = self._post("/completion", body | {"cache_prompt": True})
+        return Answer(
+            text=reply["content"],
+            tokens=reply["tokens"],
+            completion_tokens=reply["tokens_predicted"],
+            finish_reason="length" if reply["stop_type"] == "limit" else "stop",
+        )
+
+    def log_probabilities(self, ids: Sequence[int], vocab_size: int) -> npt.NDArray[np.float32]:
+        """The distribution over the token after ``ids``: (vocab_size,) natural logarithms."""
+        # The server leaves the distribution out when it samples a piece of a character. It reports what the model
+        # gave before the bias, so any whole token may be forced.
+        whole_token = self.tokenize("a")[-1]
+        body = {"prompt": ids, "n_predict": 1, "temperature": 0, "n_probs": vocab_size, "cache_prompt": True}
+        reply = self._post("/completion", body | {"logit_bias": [[whole_token, _FORCED]]})
+        found = np.full(vocab_size, -np.inf, np.float32)
+        for entry in reply["completion_probabilities"][0]["top_logprobs"]:
+            found[entry["id"]] = entry["logprob"]
+        return found
+
+    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        connection = http.client.HTTPConnection(self._host, timeout=_ANSWER_TIMEOUT_S)  # never through a proxy
+        try:
+            headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
+            connection.request("POST", path, json.dumps(body).encode(), headers)
+            response = connection.getresponse()
+            data = response.read()
+        finally:
+            connection.close()
+        if response.status != http.HTTPStatus.OK:
+            raise ExportError(
+                f"llama.cpp refused a request about the exported student (status {response.status}).",
+                next_step="Look into the job's log; the fused model is not affected.",
+            )
+        return json.loads(data)

@@ -1,0 +1,162 @@
+"""Hold a GGUF file against the fused model it was written from: token ids, prompts, next-token distributions."""
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
+
+import os
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import cast
+
+import jinja2
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+from mlx import nn
+from mlx.utils import tree_flatten, tree_map
+
+from nanodistill_mcp.student.chat import ChatForm
+from nanodistill_mcp.student.llama_cpp import LlamaCpp
+from nanodistill_mcp.student.requests import Message
+
+TRICKY_TEXTS = (
+    "Hello, world!",
+    "hello",
+    " leading space",
+    "trailing space ",
+    "two  spaces   three    four",
+    "\ttab\tand\ttab",
+    "line\nbreak\n\nparagraph\n\n\n",
+    "windows\r\nline",
+    "I'll, we've, it's, they'D, don't",
+    "CamelCaseAnd_snake_case-and-kebab",
+    "3.14159 and 1,234,567 and 007",
+    "2026-11-20T17:00:00Z",
+    "price: $12.50 (20% off!)",
+    "user@example.com https://example.com/a?b=c&d=1#e",
+    '{"label": "billing", "score": 0.97, "tags": ["a", "b"]}',
+    "def f(x):\n    return x ** 2  # square\n",
+    "<thinking>\nFirst, read.\n</thinking>\nanswer",
+    "<think>\nhm\n</think>",
+    "a < b && c > d || !e; x <<= 1",
+    "Grüße aus Köln – “zitiert” …",
+    "naïve café déjà vu",
+    "Привет, мир!",
+    "中文分词测试。",
+    "日本語のテキスト、カタカナ",
+    "한국어 문장입니다.",
+    "مرحبا بالعالم",
+    "emoji 😀 👩\u200d👩\u200d👧 🇩🇪 ❤️",
+    "math ∑ ∞ ≠ ½ x²",
+    "\u00a0no-break\u2003em space\u200bzero width",
+    "हिन्दी परीक्षण",
+    "a\u0301 decomposed e\u0308",
+    "ภาษาไทย",
+)
+_CONVERSATIONS: tuple[list[Message], ...] = (
+    [{"role": "user", "content": "What is 2 + 3?"}],
+    [{"role": "system", "content": "Answer briefly."}, {"role": "user", "content": "What is 2 + 3?"}],
+    [
+        {"role": "user", "content": "What is 2 + 3?"},
+        {"role": "assistant", "content": "5"},
+        {"role": "user", "content": "And times four?\n"},
+    ],
+)
+ANSWER_TOKENS_COMPARED = 6
+_TIE_NATS = 0.05
+_MEMORY_SHARE = 0.4
+
+
+@dataclass
+class TextParity:
+    """Which texts and conversations become the same token ids in both."""
+
+    checked: int = 0
+    equal: int = 0
+    unequal_plain: list[str] = field(default_factory=list[str])
+    """Texts that differ although nothing in them is beyond llama.cpp."""
+    unequal_marked: list[str] = field(default_factory=list[str])
+    """Texts that differ and hold combining marks or are not in normal form, which llama.cpp does not treat."""
+    prompts_equal: bool = True
+
+    def compare(self, text: str, ours: list[int], theirs: list[int]) -> bool:
+        """Count one comparison; True unless it shows a fault of the conversion."""
+        self.checked += 1
+        if ours == theirs:
+            self.equal += 1
+            return True
+        beyond_llama_cpp = unicodedata.normalize("NFC", text) != text or any(
+            unicodedata.category(character).startswith("M") for character in text
+        )
+        (self.unequal_marked if beyond_llama_cpp else self.unequal_plain).append(text)
+        return beyond_llama_cpp
+
+
+def compare_texts(llama: LlamaCpp, chat: ChatForm, prompts: list[list[Message]]) -> TextParity:
+    """Tokenize tricky texts and the prompts' own words, and render conversations, with both."""
+    parity = TextParity()
+    contents = [message["content"] for messages in prompts for message in messages]
+    for text in (*TRICKY_TEXTS, *dict.fromkeys(contents)):
+        parity.compare(text, chat.tokenizer.encode(text, add_special_tokens=False), llama.tokenize(text))
+    for messages in (*_renderable(chat), *prompts):
+        text = "".join(message["content"] for message in messages)
+        if not parity.compare(text, chat.prompt_ids(messages), llama.prompt_ids(messages)):
+            parity.prompts_equal = False
+    return parity
+
+
+def _renderable(chat: ChatForm) -> Iterator[list[Message]]:
+    """Conversations the student's template accepts: some want the roles in turn."""
+    for messages in _CONVERSATIONS:
+        try:
+            chat.prompt_ids(messages)
+        except jinja2.TemplateError:
+            continue
+        yield messages
+
+
+@dataclass(frozen=True)
+class LogitParity:
+    """How alike the next-token distributions are."""
+
+    positions: int
+    top1_agreement: float | None
+    """Share of positions with the same likeliest token. A lead of less than 0.05 nats counts as a tie."""
+    mean_kl: float | None
+    """KL(fused ‖ GGUF) in nats."""
+
+
+class Reference:
+    """The fused model as the judge, in float32 where memory allows, so that its own rounding is not held against it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        """Take a loaded fused model over."""
+        weights = cast("list[tuple[str, mx.array]]", tree_flatten(model.parameters()))
+        parameters = sum(int(weight.size) for _, weight in weights)
+        memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if parameters * 4 < memory_bytes * _MEMORY_SHARE:
+            model.update(tree_map(lambda weight: weight.astype(mx.float32), model.parameters()))
+        self._model = model
+
+    def log_probabilities(self, ids: list[int], positions: list[int]) -> npt.NDArray[np.float32]:
+        """Distributions over the token after each position: (positions, vocabulary)."""
+        logits = self._model(mx.array(ids)[None])[0, mx.array(positions)].astype(mx.float32)
+        return np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
+
+
+def compare_logits(llama: LlamaCpp, reference: Reference, prompts: list[list[int]], *, vocab_size: int) -> LogitParity:
+    """Compare distributions within each prompt, at its end, and along the first tokens of llama.cpp's own answer."""
+    divergences: list[float] = []
+    agreements: list[bool] = []
+    for prompt in prompts:
+        answer = llama.complete(prompt, ANSWER_TOKENS_COMPARED).tokens
+        ids = [*prompt, *answer]
+        positions = sorted({len(prompt) // 2, *range(len(prompt) - 1, len(ids))})
+        for position, ours in zip(positions, reference.log_probabilities(ids, positions), strict=True):
+            theirs = llama.log_probabilities(ids[: position + 1], vocab_size)
+            possible = np.isfinite(ours) & (ours > -60)  # noqa: PLR2004 - less than rounding beside any probability
+            divergences.append(float(np.sum(np.exp(ours[possible]) * (ours[possible] - theirs[possible]))))
+            agreements.append(bool(ours.max() - ours[theirs.argmax()] < _TIE_NATS))
+    if not divergences:
+        return LogitParity(0, None, None)
+    return LogitParity(len(divergences), float(np.mean(agreements)), max(0.0, float(np.mean(divergences))))

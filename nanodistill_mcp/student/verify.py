@@ -1,0 +1,248 @@
+"""Prove a GGUF file with llama.cpp itself, and answer prompts with it.
+
+The gates follow what was measured over twelve families: a file in F16 differs from the fused model by rounding only, so
+anything more is a fault of the conversion. In fewer bits the weights themselves differ; there the layout is proved
+first, by the file itself when it is close, else by a temporary F16 file, and what the rounding does is judged after.
+"""
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from mlx_lm.utils import load_model, load_tokenizer
+
+from nanodistill_mcp.errors import ExportError
+from nanodistill_mcp.runs.files import append_line, read_lines
+from nanodistill_mcp.student.chat import ChatForm
+from nanodistill_mcp.student.gguf import write_gguf
+from nanodistill_mcp.student.gguf_quantizations import QUANTIZATIONS, Quantization
+from nanodistill_mcp.student.llama_cpp import GgufFacts, LlamaCpp, read_facts
+from nanodistill_mcp.student.parity import (
+    ANSWER_TOKENS_COMPARED,
+    LogitParity,
+    Reference,
+    TextParity,
+    compare_logits,
+    compare_texts,
+)
+from nanodistill_mcp.student.requests import AskGgufRequest, Done, Generated, Message, VerifyRequest, VerifyResult
+
+_TWIN = QUANTIZATIONS["F16"]
+_TWIN_TOP1 = 0.99
+_PROVEN_KL = {"F16": 1e-3, "BF16": 5e-3}
+_PROVEN_KL_IN_FEWER_BITS = 0.02
+"""A wrong layout gives more: from 0.4 to 5 nats where it was seen."""
+
+_WARNING_KL = {"F16": 1e-3, "BF16": 5e-3, "Q8_0": 0.02}
+_WARNING_KL_IN_FEWER_BITS = 0.3
+_ABSURD_KL = {"BF16": 0.3, "Q8_0": 0.3}
+_ABSURD_KL_IN_FEWER_BITS = 2.0
+_ABSURD_TOP1 = 0.2
+
+_TEXTS_FROM_PROMPTS = 20
+_TEMPLATE_TOKENS = 1024
+"""More than a template adds around the words of a conversation, a default system message included."""
+
+_TWIN_BYTES_PER_BYTE = 4
+"""An F16 file is at most this much larger than one in four bits."""
+
+_GREETING: list[Message] = [{"role": "user", "content": "Hello"}]
+
+
+def verify(request: VerifyRequest) -> VerifyResult:
+    """Check a GGUF file against the fused model, then answer every prompt with it.
+
+    Answers go to ``output_path`` as variant "gguf"; prompts that have a row there are not asked again.
+
+    Raises:
+        ExportError: The file does not load, gives other token ids, or answers otherwise than rounding explains.
+    """
+    facts = read_facts(request.gguf_path)
+    rows = list(read_lines(request.prompts_path))
+    prompts: list[list[Message]] = [row["messages"] for row in rows]
+    warnings: list[str] = []
+    context_tokens = _context_tokens([*prompts, _GREETING], request.max_tokens, facts)
+    with LlamaCpp(request.gguf_path, context_tokens=context_tokens) as llama:
+        texts = compare_texts(llama, ChatForm(load_tokenizer(request.fused_dir)), prompts[:_TEXTS_FROM_PROMPTS])
+        _judge_texts(texts, warnings)
+        logits, proven_by = _check_logits(request, llama, prompts, facts, context_tokens, warnings)
+        _answer(llama, rows, request, variant="gguf", context_tokens=context_tokens)
+        stops = _stops(llama, request)
+        runtime = llama.runtime
+    if not stops:
+        warnings.append(f"Most answers ran on to max_tokens ({request.max_tokens}) without stopping by themselves.")
+    return VerifyResult(
+        loads=True,
+        runtime=runtime,
+        strings_checked=texts.checked,
+        strings_equal=texts.equal,
+        prompt_ids_equal=texts.prompts_equal,
+        positions_compared=logits.positions,
+        top1_agreement=logits.top1_agreement,
+        mean_kl=logits.mean_kl,
+        layout_proven_by=proven_by,
+        stops_by_itself=stops,
+        warnings=warnings,
+    )
+
+
+def ask(request: AskGgufRequest) -> Done:
+    """Answer prompts with a GGUF file in llama.cpp; prompts that have a row in ``output_path`` are not asked again.
+
+    Raises:
+        ExportError: The file does not load.
+    """
+    facts = read_facts(request.gguf_path)
+    rows = list(read_lines(request.prompts_path))
+    context_tokens = _context_tokens([row["messages"] for row in rows], request.max_tokens, facts)
+    with LlamaCpp(request.gguf_path, context_tokens=context_tokens) as llama:
+        _answer(llama, rows, request, variant=request.variant, context_tokens=context_tokens)
+    return Done(rows=len(rows))
+
+
+def _quantization_of(facts: GgufFacts) -> Quantization:
+    for quantization in QUANTIZATIONS.values():
+        if quantization.file_type == facts.file_type:
+            return quantization
+    raise ExportError(
+        "The GGUF file is of a quantization this export does not write.",
+        next_step="Call export_gguf with restart=true.",
+    )
+
+
+def _context_tokens(prompts: Iterable[list[Message]], max_tokens: int, facts: GgufFacts) -> int:
+    """Room for the longest prompt and its answer: a token is at least one byte, so bytes bound tokens."""
+    longest = max((sum(len(message["content"].encode()) for message in messages) for messages in prompts), default=0)
+    return min(facts.context_length, longest + _TEMPLATE_TOKENS + max_tokens)
+
+
+def _judge_texts(texts: TextParity, warnings: list[str]) -> None:
+    if texts.unequal_plain:
+        raise ExportError(
+            f"{len(texts.unequal_plain)} of {texts.checked} texts become other tokens in llama.cpp than in training.",
+            next_step="Use the fused model in mlx_lm or LM Studio; the GGUF file would answer differently.",
+        )
+    if texts.unequal_marked:
+        warnings.append(
+            f"{len(texts.unequal_marked)} of {texts.checked} texts, all with combining marks, become other tokens in "
+            "llama.cpp: it does not normalize Unicode."
+        )
+
+
+def _check_logits(
+    request: VerifyRequest,
+    llama: LlamaCpp,
+    prompts: list[list[Message]],
+    facts: GgufFacts,
+    context_tokens: int,
+    warnings: list[str],
+) -> tuple[LogitParity, str]:
+    """Compare distributions and apply the gates; the fused model is in memory only meanwhile."""
+    quantization = _quantization_of(facts)
+    prompt_ids = [llama.prompt_ids(messages) for messages in prompts[: request.parity_prompts]]
+    prompt_ids = [ids for ids in prompt_ids if len(ids) + ANSWER_TOKENS_COMPARED <= context_tokens]
+    reference = Reference(load_model(request.fused_dir, lazy=True)[0])
+
+    def compare(runtime: LlamaCpp) -> LogitParity:
+        return compare_logits(runtime, reference, prompt_ids, vocab_size=facts.vocab_size)
+
+    logits = compare(llama)
+    proven_by = _prove(logits, quantization)
+    if logits.positions and not proven_by:
+        proven_by = _prove_by_twin(request, compare, context_tokens, warnings)
+    _judge_damage(logits, quantization, warnings)
+    return logits, proven_by
+
+
+def _prove(logits: LogitParity, quantization: Quantization) -> str:
+    """What proves the layout: the quantization itself, or "" when it is too coarse to tell."""
+    if logits.mean_kl is None or logits.top1_agreement is None:
+        return ""
+    close = logits.mean_kl <= _PROVEN_KL.get(quantization.name, _PROVEN_KL_IN_FEWER_BITS)
+    if quantization == _TWIN and not (close and logits.top1_agreement >= _TWIN_TOP1):
+        raise ExportError(
+            f"The GGUF file answers differently from the fused model (KL {logits.mean_kl:.3f} nats): the conversion is "
+            "wrong.",
+            next_step="Use the fused model in mlx_lm or LM Studio, and report the student's family.",
+        )
+    return quantization.name if close else ""
+
+
+def _prove_by_twin(
+    request: VerifyRequest,
+    compare: Callable[[LlamaCpp], LogitParity],
+    context_tokens: int,
+    warnings: list[str],
+) -> str:
+    """Write the same student in F16, fine enough to tell rounding from a wrong layout, and compare that."""
+    directory = request.gguf_path.parent
+    if shutil.disk_usage(directory).free < _TWIN_BYTES_PER_BYTE * request.gguf_path.stat().st_size:
+        warnings.append("The disk has no room for a finer file to compare: the layout of the weights was not proved.")
+        return ""
+    with tempfile.TemporaryDirectory(prefix=".twin-", dir=directory) as name:
+        path = Path(name) / "twin.gguf"
+        write_gguf(request.fused_dir, path, _TWIN)
+        with LlamaCpp(path, context_tokens=context_tokens) as twin:
+            return _prove(compare(twin), _TWIN)
+
+
+def _judge_damage(logits: LogitParity, quantization: Quantization, warnings: list[str]) -> None:
+    """What the rounding itself does to the student."""
+    name = quantization.name
+    if logits.mean_kl is None or logits.top1_agreement is None:
+        warnings.append("No prompt was compared with the fused model.")
+    elif logits.mean_kl > _ABSURD_KL.get(name, _ABSURD_KL_IN_FEWER_BITS) or logits.top1_agreement < _ABSURD_TOP1:
+        raise ExportError(
+            f"In {name} the student no longer answers as it was trained "
+            f"(KL {logits.mean_kl:.2f} nats, same first choice in {logits.top1_agreement:.0%}).",
+            next_step="Call export_gguf with quantization F16 or Q8_0.",
+        )
+    elif logits.mean_kl > _WARNING_KL.get(name, _WARNING_KL_IN_FEWER_BITS):
+        warnings.append(
+            f"{name} changes the student's answers noticeably (KL {logits.mean_kl:.2f} nats); "
+            "F16 would change them less."
+        )
+
+
+def _answer(
+    llama: LlamaCpp,
+    rows: list[dict[str, Any]],
+    request: VerifyRequest | AskGgufRequest,
+    *,
+    variant: str,
+    context_tokens: int,
+) -> None:
+    answered = {row["id"] for row in read_lines(request.output_path) if row["variant"] == variant}
+    done = len([row for row in rows if row["id"] in answered])
+    for row in rows:
+        if row["id"] in answered:
+            continue
+        started = time.monotonic()
+        ids = llama.prompt_ids(row["messages"])
+        room = min(request.max_tokens, context_tokens - len(ids))
+        answer = llama.complete(ids, room) if room > 0 else None  # no room: an empty answer, cut short at once
+        generated = Generated(
+            id=row["id"],
+            variant=variant,
+            text=answer.text if answer else "",
+            prompt_tokens=len(ids),
+            completion_tokens=answer.completion_tokens if answer else 0,
+            elapsed_s=round(time.monotonic() - started, 3),
+            finish_reason=answer.finish_reason if answer else "length",
+        )
+        append_line(request.output_path, generated.model_dump())
+        done += 1
+        append_line(request.metrics_path, {"event": "rows", "done": done, "total": len(rows)})
+
+
+def _stops(llama: LlamaCpp, request: VerifyRequest) -> bool:
+    """Whether most answers ended by themselves; a greeting is asked where there are none."""
+    reasons = [row["finish_reason"] for row in read_lines(request.output_path) if row["variant"] == "gguf"]
+    if not reasons:
+        reasons = [llama.complete(llama.prompt_ids(_GREETING), request.max_tokens).finish_reason]
+    return reasons.count("stop") * 2 >= len(reasons)
