@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -72,7 +72,7 @@ class Job:
         await self._resumed.wait()
 
     @asynccontextmanager
-    async def one_at_a_time(self, lock_path: Path) -> AsyncIterator[None]:
+    async def one_at_a_time(self, lock_path: Path) -> AsyncGenerator[None, None]:
         """Hold a machine-wide lock, waiting in state ``queued`` while another process of this user holds it."""
         fd = open_lock(lock_path)
         self._locks.append(fd)
@@ -239,15 +239,13 @@ async def carry_out(job: Job, stage: Stage) -> Exit | None:
     if terminated:
         job.event("terminated")
         return None
-    ended = {"ended_at": now(), "elapsed_s": round(time.monotonic() - began, 3)}
+    ended_at, elapsed_s = now(), round(time.monotonic() - began, 3)
+    record = Exit(outcome="done" if summary is not None else "cancelled", ended_at=ended_at, elapsed_s=elapsed_s)
     if failure is not None:
-        record = Exit(
-            outcome="failed", error_kind=failure.kind, what=failure.what, next_step=failure.next_step, **ended
-        )
-    elif summary is None:
-        record = Exit(outcome="cancelled", **ended)
-    else:
-        record = Exit(outcome="done", summary=summary, **ended)
+        told = {"outcome": "failed", "error_kind": failure.kind, "what": failure.what, "next_step": failure.next_step}
+        record = record.model_copy(update=told)
+    elif summary is not None:
+        record = record.model_copy(update={"summary": summary})
     job.write_heartbeat()
     job.event("ended", outcome=record.outcome)
     write_json(job.paths.exit, record.model_dump())

@@ -42,21 +42,27 @@ async def compare_models(job: Job) -> dict[str, Any]:
         for m in models
         if m in ("base", "student")
     ]
-    shared = {
-        "prompts_path": prompts_path,
-        "output_path": output_path,
-        "metrics_path": job.paths.metrics,
-        "max_tokens": max_tokens,
-    }
     if variants:
         request = GenerateRequest(
-            student=job.arguments["student"], variants=variants, result_path=job.paths.root / "generate.json", **shared
+            student=job.arguments["student"],
+            variants=variants,
+            prompts_path=prompts_path,
+            output_path=output_path,
+            metrics_path=job.paths.metrics,
+            result_path=job.paths.root / "generate.json",
+            max_tokens=max_tokens,
         )
         await job.run_student(request, Done)
     if "gguf" in models:
-        await job.run_student(
-            AskGgufRequest(gguf_path=run.paths.gguf, result_path=job.paths.root / "ask.json", **shared), Done
+        asked = AskGgufRequest(
+            gguf_path=run.paths.gguf,
+            prompts_path=prompts_path,
+            output_path=output_path,
+            metrics_path=job.paths.metrics,
+            result_path=job.paths.root / "ask.json",
+            max_tokens=max_tokens,
         )
+        await job.run_student(asked, Done)
     rows: list[dict[str, Any]] = [{"prompt": text} for text in prompts]
     index = dict(zip(ids, rows, strict=True))
     for generated in map(Generated.model_validate, read_lines(output_path)):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from nanodistill_mcp.jobs.launch import Alive, Finished, Lost, observe
-from nanodistill_mcp.runs.files import read_json
+from nanodistill_mcp.runs.files import read_object
 from nanodistill_mcp.runs.journal import read_journal, spend_of
 from nanodistill_mcp.runs.paths import JobPaths, RunPaths
 from nanodistill_mcp.runs.records import PIPELINE, Control, Exit, Heartbeat, Spend, Stage, State
@@ -54,30 +54,30 @@ def product_of(paths: RunPaths, stage: Stage) -> Path:
 def stage_status(run: Run, stage: Stage) -> StageStatus:
     """The state of a stage: its living job, else its product, else how its last job ended."""
     jobs = [job for job in run.paths.job_list() if job.stage == stage]
-    newest = jobs[-1] if jobs else None
-    observed = observe(run, newest) if newest else None
-    if newest and isinstance(observed, Alive):
-        return _living(stage, newest, observed.heartbeat)
-    if product_of(run.paths, stage).exists():
-        ended = observed.exit if isinstance(observed, Finished) and observed.exit.outcome == "done" else None
-        return StageStatus(stage, State.DONE, message="done", exit=ended, job=newest)
-    match observed:
-        case None:
-            return StageStatus(stage, State.NEW)
+    finished = product_of(run.paths, stage).exists()
+    if not jobs:
+        return StageStatus(stage, State.DONE, message="done") if finished else StageStatus(stage, State.NEW)
+    newest = jobs[-1]
+    match observe(run, newest):
+        case Alive(heartbeat=beat):
+            return _living(stage, newest, beat)
+        case Finished(exit=ended) if finished:
+            return StageStatus(
+                stage, State.DONE, message="done", exit=ended if ended.outcome == "done" else None, job=newest
+            )
         case Finished(exit=ended):
             return _ended(stage, newest, ended)
+        case Lost() if finished:
+            return StageStatus(stage, State.DONE, message="done", job=newest)
         case Lost():
-            beat = (read_record(newest.heartbeat, Heartbeat) if newest else None) or Heartbeat(at="")
+            beat = read_record(newest.heartbeat, Heartbeat) or Heartbeat(at="")
             message = "its worker ended before the stage was done; what it finished is kept"
             return StageStatus(stage, State.INTERRUPTED, beat.done, beat.total, message, beat.live, beat.at, job=newest)
-        case _:
-            assert_never(observed)
 
 
 def stage_result(run: Run, stage: Stage) -> dict[str, Any] | None:
     """What a stage found, as it wrote it; None while it is not done."""
-    value = read_json(product_of(run.paths, stage))
-    return value if isinstance(value, dict) else None
+    return read_object(product_of(run.paths, stage))
 
 
 def pipeline_status(run: Run) -> list[StageStatus]:
@@ -109,7 +109,7 @@ def _living(stage: Stage, job: JobPaths, beat: Heartbeat) -> StageStatus:
     return StageStatus(stage, state, beat.done, beat.total, message, beat.live, beat.at, job=job)
 
 
-def _ended(stage: Stage, job: JobPaths | None, ended: Exit) -> StageStatus:
+def _ended(stage: Stage, job: JobPaths, ended: Exit) -> StageStatus:
     match ended.outcome:
         case "done":  # its product was removed since, by restart or by hand
             return StageStatus(stage, State.NEW, job=job)

@@ -1,6 +1,6 @@
 """What the teacher's stages share: the teacher opened for a job, and a seed or a new input solved."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,7 @@ class Solved:
 
 
 @asynccontextmanager
-async def teacher_of(job: Job) -> AsyncIterator[Teacher]:
+async def teacher_of(job: Job) -> AsyncGenerator[Teacher, None]:
     """The run's teacher, with the run's journal and what is left of its budget."""
     manifest = job.run.manifest
     options = run_options(job)

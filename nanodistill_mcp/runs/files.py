@@ -10,7 +10,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from nanodistill_mcp.errors import DamagedRunError, UserInputError
 
@@ -66,15 +66,50 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
         fsync_dir(path.parent)
 
 
+def json_bytes(value: object, *, indent: int | None = None, separators: tuple[str, str] | None = None) -> bytes:
+    """A value as UTF-8 JSON. Half a surrogate pair, which a cut text can hold, is escaped instead of refused."""
+
+    def dump(*, ensure_ascii: bool) -> bytes:
+        text = json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, default=str)
+        return text.encode()
+
+    try:
+        return dump(ensure_ascii=False)
+    except UnicodeEncodeError:
+        return dump(ensure_ascii=True)
+
+
 def write_json(path: Path, value: object, *, durable: bool = True) -> None:
     """Write one JSON value atomically, readable by people."""
-    write_atomic(path, json.dumps(value, ensure_ascii=False, indent=1, default=str).encode() + b"\n", durable=durable)
+    write_atomic(path, json_bytes(value, indent=1) + b"\n", durable=durable)
 
 
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write a whole JSONL file atomically: it exists only when it is complete."""
-    body = "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
-    write_atomic(path, body.encode())
+    write_atomic(path, b"".join(json_bytes(row) + b"\n" for row in rows))
+
+
+def open_plain(path: Path) -> IO[bytes]:
+    """Open a file of a run for reading: never a link, and never something that would make the reader wait.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        DamagedRunError: It is not a plain file, or may not be read.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | _NO_FOLLOW)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        why = errno.errorcode.get(error.errno or 0, "error")
+        raise DamagedRunError(
+            f"{path.name} of this run cannot be opened ({why}).",
+            next_step="Make it a plain file that this user may read, or restore it from a copy.",
+        ) from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise DamagedRunError(f"{path.name} of this run is not a plain file.", next_step="Restore it from a copy.")
+    return os.fdopen(fd, "rb")
 
 
 def read_json(path: Path) -> Any | None:
@@ -84,24 +119,40 @@ def read_json(path: Path) -> Any | None:
         DamagedRunError: The file is there and is not JSON.
     """
     try:
-        data = path.read_bytes()
+        with open_plain(path) as stream:
+            data = stream.read()
     except FileNotFoundError:
         return None
     try:
         return json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise DamagedRunError(
             f"{path.name} of this run is not readable JSON.",
             next_step="Restore the file from a copy, or delete_run and create the run again.",
         ) from None
 
 
+def read_object(path: Path) -> dict[str, Any] | None:
+    """Read a JSON object; None when there is no file.
+
+    Raises:
+        DamagedRunError: The file is there and is not a JSON object.
+    """
+    value = read_json(path)
+    if value is not None and not isinstance(value, dict):
+        raise DamagedRunError(
+            f"{path.name} of this run is not a JSON object.", next_step="Restore the file from a copy."
+        )
+    return value
+
+
 def append_line(path: Path, value: dict[str, Any]) -> None:
     """Append one JSON line with a single write. Not flushed: a completed write survives the death of the process."""
-    line = json.dumps(value, ensure_ascii=False, default=str).encode() + b"\n"
+    line = json_bytes(value) + b"\n"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NO_FOLLOW, 0o600)
     try:
-        os.write(fd, line)
+        if os.write(fd, line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     finally:
         os.close(fd)
 
@@ -115,7 +166,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
         DamagedRunError: A line before the last is not a JSON object.
     """
     try:
-        stream = path.open("rb")
+        stream = open_plain(path)
     except FileNotFoundError:
         return
     with stream:
@@ -128,7 +179,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 )
             try:
                 value = json.loads(line) if line.endswith(b"\n") else None
-            except ValueError:
+            except (ValueError, RecursionError):
                 value = None
             if isinstance(value, dict):
                 yield value  # pyright: ignore[reportUnknownVariableType]
@@ -139,7 +190,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 def count_lines(path: Path) -> int:
     """Count the complete lines of a file; 0 when there is none."""
     try:
-        with path.open("rb") as stream:
+        with open_plain(path) as stream:
             return sum(chunk.count(b"\n") for chunk in iter(lambda: stream.read(1 << 20), b""))
     except FileNotFoundError:
         return 0
@@ -148,7 +199,7 @@ def count_lines(path: Path) -> int:
 def tail_lines(path: Path, limit: int, *, block_bytes: int = 1 << 16) -> list[dict[str, Any]]:
     """The last JSON objects of a JSONL file, read from its end."""
     try:
-        with path.open("rb") as stream:
+        with open_plain(path) as stream:
             size = stream.seek(0, os.SEEK_END)
             data = b""
             while size > 0 and data.count(b"\n") <= limit:
@@ -162,7 +213,7 @@ def tail_lines(path: Path, limit: int, *, block_bytes: int = 1 << 16) -> list[di
     for line in data.split(b"\n")[:-1][-limit:]:
         try:
             value = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue  # a torn line in a file that is still being written
         if isinstance(value, dict):
             rows.append(value)  # pyright: ignore[reportUnknownArgumentType]
@@ -184,9 +235,10 @@ def open_beneath(root: Path, relative: str) -> int:
     Raises:
         UserInputError: The path leaves the root, crosses a symbolic link, or is not a plain file.
         FileNotFoundError: There is no such file.
+        PermissionError: This user may not read it.
     """
     parts = [part for part in relative.split("/") if part not in ("", ".")]
-    outside = "\0" in relative or relative.startswith(("/", "~")) or ".." in parts or not parts
+    outside = not _is_name(relative) or relative.startswith(("/", "~")) or ".." in parts or not parts
     if outside or any(part.startswith(".") for part in parts):
         raise UserInputError(
             "That path leaves the allowed directory or names a hidden file.",
@@ -205,11 +257,21 @@ def open_beneath(root: Path, relative: str) -> int:
         os.close(fd)
         if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO):
             raise _not_plain() from None
+        if error.errno == errno.ENAMETOOLONG:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
         raise
     if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
         os.close(fd)
         raise _not_plain()
     return fd
+
+
+def _is_name(text: str) -> bool:
+    """Can the system take this as a path at all? Not with a NUL, and not with half a surrogate pair."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def _not_plain() -> UserInputError:

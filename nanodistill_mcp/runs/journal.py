@@ -11,7 +11,7 @@ import json
 import os
 import threading
 import zlib
-from collections.abc import Iterator
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +20,7 @@ from typing import Any, Self
 import anyio.to_thread
 
 from nanodistill_mcp.errors import RunStateError
-from nanodistill_mcp.runs.files import full_fsync
+from nanodistill_mcp.runs.files import full_fsync, json_bytes, open_plain
 from nanodistill_mcp.runs.records import Spend
 
 Record = dict[str, Any]
@@ -28,8 +28,8 @@ Record = dict[str, Any]
 
 def encode(record: Record) -> bytes:
     """One line: the record's JSON with its CRC-32 as the last member."""
-    body = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
-    return f'{body[:-1]},"_crc":"{zlib.crc32(body.encode()):08x}"}}\n'.encode()
+    body = json_bytes(record, separators=(",", ":"))
+    return body[:-1] + f',"_crc":"{zlib.crc32(body):08x}"}}\n'.encode()
 
 
 def decode(line: bytes) -> Record | None:
@@ -55,7 +55,8 @@ class JournalReading:
 def read_journal(path: Path) -> JournalReading:
     """Read a journal without touching it. A missing file reads as an empty journal."""
     try:
-        data = path.read_bytes()
+        with open_plain(path) as stream:
+            data = stream.read()
     except FileNotFoundError:
         return JournalReading()
     whole, _, torn = data.rpartition(b"\n")
@@ -76,6 +77,7 @@ class Journal:
         self._condition = threading.Condition()
         self._written = self._synced = 0
         self._syncing = False
+        self._lost: OSError | None = None
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -103,9 +105,16 @@ class Journal:
         return cls(path, fd, reading)
 
     def append(self, record: Record) -> None:
-        """Add a record and return once it is on disk."""
+        """Add a record and return once it is on disk.
+
+        Raises:
+            OSError: It is not. After a failed flush nothing more is accepted: the kernel drops what it could not write,
+                and a later flush would say all is well.
+        """
         data = encode(record)
         with self._condition:
+            if self._lost is not None:
+                raise self._lost
             size = os.fstat(self._fd).st_size
             try:
                 if os.write(self._fd, data) != len(data):
@@ -117,6 +126,8 @@ class Journal:
             mine = self._written
             self.records.append(record)
             while self._synced < mine:
+                if self._lost is not None:
+                    raise self._lost
                 if self._syncing:
                     self._condition.wait()
                     continue
@@ -124,11 +135,17 @@ class Journal:
                 self._condition.release()
                 try:
                     full_fsync(self._fd)
+                except OSError as error:
+                    lost = error
+                else:
+                    lost = None
                 finally:
                     self._condition.acquire()
                     self._syncing = False
                     self._condition.notify_all()
-                self._synced = max(self._synced, upto)
+                self._lost = lost
+                if lost is None:
+                    self._synced = max(self._synced, upto)
 
     async def append_async(self, record: Record) -> None:
         """``append`` from a thread, so that the event loop goes on while the disk flushes."""
@@ -153,31 +170,39 @@ def spend_of(records: list[Record]) -> Spend:
     An intent that has neither answer nor error was in flight when its worker died: it may have been billed, so it is
     counted apart, at its worst case.
     """
-    open_intents: dict[tuple[str, int], float] = {}
     spend = Spend()
     for record in records:
-        key = (record.get("call_id", ""), record.get("attempt", 0))
         match record["kind"]:
-            case "intent":
-                open_intents[key] = record["max_usd"]
             case "answer":
-                open_intents.pop(key, None)
                 spend.calls += 1
                 spend.input_tokens += record["input_tokens"]
                 spend.output_tokens += record["output_tokens"]
                 spend.usd += record["cost_usd"]
             case "error":
-                open_intents.pop(key, None)
                 spend.failed_calls += 1
                 spend.usd += record["cost_usd"]
             case _:
-                pass  # verdicts cost nothing
-    spend.in_doubt_calls = len(open_intents)
-    spend.in_doubt_usd = sum(open_intents.values())
+                pass  # verdicts cost nothing, and intents only while they are open
+    still_open = in_doubt(records)
+    spend.in_doubt_calls = len(still_open)
+    spend.in_doubt_usd = sum(record["max_usd"] for record in still_open)
     return spend
 
 
-def in_doubt(records: list[Record]) -> Iterator[Record]:
-    """The intents that were in flight when a worker died, oldest first. Only meaningful while no worker runs."""
-    closed = {(r.get("call_id"), r.get("attempt")) for r in records if r["kind"] in ("answer", "error")}
-    return (r for r in records if r["kind"] == "intent" and (r["call_id"], r["attempt"]) not in closed)
+def in_doubt(records: list[Record]) -> list[Record]:
+    """The intents that were in flight when a worker died, oldest first. Only meaningful while no worker runs.
+
+    An answer closes one intent. When the same attempt was begun twice, because a worker died in the first, the first
+    stays in doubt: both may have been billed.
+    """
+    waiting: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for index, record in enumerate(records):
+        match record["kind"]:
+            case "intent":
+                waiting[record["call_id"], record["attempt"]].append(index)
+            case "answer" | "error":
+                if begun := waiting[record["call_id"], record["attempt"]]:
+                    begun.pop()
+            case _:
+                pass
+    return [records[index] for index in sorted(index for begun in waiting.values() for index in begun)]

@@ -8,7 +8,7 @@ from typing import Any
 from nanodistill_mcp.errors import DamagedRunError, RunStateError
 from nanodistill_mcp.pipeline import status as states
 from nanodistill_mcp.pipeline.status import StageStatus
-from nanodistill_mcp.runs.files import read_json
+from nanodistill_mcp.runs.files import read_object
 from nanodistill_mcp.runs.records import PIPELINE, Stage, State
 from nanodistill_mcp.runs.store import Run, RunStore
 from nanodistill_mcp.server.artifacts import artifact_list
@@ -119,7 +119,7 @@ def runs_reply(app: App) -> StatusReply:
             why="There are no runs yet. Ten examples are a good start.",
         )
     )
-    return StatusReply(run_id="", folder=str(app.store.runs_dir), runs=lines, next_step=step)
+    return StatusReply(run_id="", folder=str(app.store.runs_dir), running="", detail={}, runs=lines, next_step=step)
 
 
 def next_step(run: Run, current: StageStatus) -> NextStep:
@@ -196,7 +196,7 @@ def _run_line(run: Run) -> RunLine:
     try:
         manifest = run.manifest
         stages = {found.stage: found.state for found in states.pipeline_status(run)}
-        evaluation = read_json(run.paths.evaluation) or {}
+        evaluation = read_object(run.paths.evaluation) or {}
         part = evaluation.get("held_out") or evaluation.get("synthetic") or {}
         accuracy = {name: part[name]["accuracy"] for name in ("base", "student", "teacher") if name in part}
         cost = round(states.spend(run).usd, 4)

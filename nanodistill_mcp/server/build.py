@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import anyio
@@ -34,7 +34,7 @@ def build_server(settings: Settings) -> RunsServer:
     app = App(settings, RunStore(settings.home))
 
     @asynccontextmanager
-    async def lifespan(_: MCPServer[App]) -> AsyncIterator[App]:
+    async def lifespan(_: MCPServer[App]) -> AsyncGenerator[App, None]:
         yield app
 
     tools = all_tools()

@@ -2,18 +2,18 @@
 
 import os
 import re
-import shutil
 import tempfile
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
 
-from nanodistill_mcp.errors import ConfigurationError
+from nanodistill_mcp.errors import ConfigurationError, NanodistillError
 from nanodistill_mcp.jobs import processes
 from nanodistill_mcp.jobs.supervise import rebuild_error
-from nanodistill_mcp.runs.files import read_json, write_json
+from nanodistill_mcp.runs.files import read_object, write_json
 from nanodistill_mcp.settings import TeacherEndpoint
 from nanodistill_mcp.student.requests import InspectRequest, StudentFacts
 from nanodistill_mcp.teacher.preflight import TeacherFacts
@@ -28,54 +28,62 @@ async def inspect_both(endpoint: TeacherEndpoint, student: str) -> tuple[Teacher
     Raises:
         NanodistillError: One of them is not usable; says why and what to do.
     """
-    folder = Path(tempfile.mkdtemp(prefix="nanodistill-"))
-    found: dict[str, Any] = {}
-    try:
-        teacher_in, teacher_out = folder / "teacher.in.json", folder / "teacher.json"
-        write_json(teacher_in, {"endpoint": endpoint.model_dump()}, durable=False)
-        student_in, student_out = folder / "student.in.json", folder / "student.json"
-        write_json(student_in, InspectRequest(student=student, result_path=student_out).model_dump(), durable=False)
+    found: list[TeacherFacts | StudentFacts | NanodistillError] = []
 
-        async def one(what: str, out: Path, module: str, *arguments: str, env: dict[str, str]) -> None:
-            run = partial(processes.run_briefly, module, *arguments, env=env, timeout_s=_TIMEOUT_S)
-            code = await anyio.to_thread.run_sync(run)
-            found[what] = read_json(out) or _no_result(what, code)
+    async def one(check: Callable[[], Awaitable[TeacherFacts | StudentFacts]]) -> None:
+        try:
+            found.append(await check())
+        except NanodistillError as error:  # raised below, when the other check has ended too
+            found.append(error)
 
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(
-                partial(
-                    one,
-                    "teacher",
-                    teacher_out,
-                    "teacher.preflight",
-                    str(teacher_in),
-                    str(teacher_out),
-                    env=_key_names(),
-                )
-            )
-            tasks.start_soon(
-                partial(one, "student", student_out, "student.child", str(student_in), env=processes.environment())
-            )
-    finally:
-        shutil.rmtree(folder)
-    for what in ("teacher", "student"):
-        if found[what].get("failed"):
-            raise rebuild_error(found[what])
-    return TeacherFacts.model_validate(found["teacher"]), StudentFacts.model_validate(found["student"])
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(one, partial(inspect_teacher, endpoint))
+        tasks.start_soon(one, partial(inspect_student, student))
+    match found:
+        case [TeacherFacts() as teacher, StudentFacts() as facts] | [
+            StudentFacts() as facts,
+            TeacherFacts() as teacher,
+        ]:
+            return teacher, facts
+        case _:
+            raise next(error for error in found if isinstance(error, NanodistillError))
+
+
+async def inspect_teacher(endpoint: TeacherEndpoint) -> TeacherFacts:
+    """What LiteLLM knows of a teacher: provider, keys, price. No call is made."""
+    with tempfile.TemporaryDirectory(prefix="nanodistill-") as folder:
+        asked, told = Path(folder) / "asked.json", Path(folder) / "told.json"
+        write_json(asked, {"endpoint": endpoint.model_dump()}, durable=False)
+        result = await _result("teacher", told, "teacher.preflight", str(asked), str(told), env=_key_names())
+    return TeacherFacts.model_validate(result)
+
+
+async def inspect_student(student: str) -> StudentFacts:
+    """What the student's folder or the hub says of it. No weights are loaded."""
+    with tempfile.TemporaryDirectory(prefix="nanodistill-") as folder:
+        asked, told = Path(folder) / "asked.json", Path(folder) / "told.json"
+        write_json(asked, InspectRequest(student=student, result_path=told).model_dump(), durable=False)
+        result = await _result("student", told, "student.child", str(asked), env=processes.environment())
+    return StudentFacts.model_validate(result)
+
+
+async def _result(what: str, told: Path, module: str, *arguments: str, env: dict[str, str]) -> dict[str, Any]:
+    code = await anyio.to_thread.run_sync(
+        partial(processes.run_briefly, module, *arguments, env=env, timeout_s=_TIMEOUT_S)
+    )
+    result = read_object(told)
+    if result is None:
+        ended = "did not answer in time" if code == processes.TIMED_OUT else f"ended with code {code}"
+        raise ConfigurationError(
+            f"The check of the {what} {ended}.",
+            next_step="Call the tool again; if it repeats, run 'nanodistill-mcp doctor' in a terminal.",
+        )
+    if result.get("failed"):
+        raise rebuild_error(result)
+    return result
 
 
 def _key_names() -> dict[str, str]:
     """Which keys are set, without their values: that is all the check looks at."""
     names = {name: "set" for name, value in os.environ.items() if value and _LOOKED_AT.search(name)}
     return {**names, **processes.environment()}
-
-
-def _no_result(what: str, code: int) -> dict[str, Any]:
-    ended = "did not answer in time" if code == processes.TIMED_OUT else f"ended with code {code}"
-    step = "Call create_run again; if it repeats, run 'nanodistill-mcp doctor' in a terminal."
-    return {
-        "failed": True,
-        "kind": ConfigurationError.kind,
-        "what": f"The check of the {what} {ended}.",
-        "next_step": step,
-    }

@@ -1,0 +1,192 @@
+"""What the tests share: a data directory, a teacher on the wire, and the real server as a stdio child."""
+
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+import psutil
+import pytest
+from mcp import Client, StdioServerParameters
+
+from nanodistill_mcp.demo import task, teacher
+from nanodistill_mcp.demo.student import student_path
+from nanodistill_mcp.demo.wire import Says, WireReply, WireRequest, WireServer
+
+KEY = "NANODISTILL_TEST_KEY"
+SECRET = "sk-test-" + "s3cr3t" * 5
+WAIT_S = 90
+
+
+@dataclass
+class ScriptedTeacher:
+    """A teacher that solves the demo's task, unless a test gave it something else to say."""
+
+    script: Callable[[WireRequest], WireReply | None] = lambda _: None
+    asked: list[WireRequest] = field(default_factory=list[WireRequest])
+    server: WireServer | None = None
+
+    def answer(self, request: WireRequest) -> WireReply:
+        self.asked.append(request)
+        scripted = self.script(request)
+        return (
+            scripted
+            if scripted is not None
+            else Says(teacher.answer(request.system, request.user, request.schema_name))
+        )
+
+    @property
+    def url(self) -> str:
+        assert self.server is not None
+        return self.server.openai_url
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """A data directory of its own. Whatever a test leaves running in it is ended afterwards."""
+    folder = tmp_path / "home"
+    folder.mkdir(mode=0o700)
+    yield folder
+    for process in psutil.process_iter(["cmdline"]):
+        if any(str(folder) in part for part in process.info["cmdline"] or ()):
+            process.send_signal(signal.SIGKILL)
+
+
+@pytest.fixture
+def script() -> Iterator[ScriptedTeacher]:
+    """A teacher over real HTTP that a test can make refuse, stall, lie or break."""
+    scripted = ScriptedTeacher()
+    with WireServer(scripted.answer) as server:
+        scripted.server = server
+        yield scripted
+
+
+@dataclass
+class Bench:
+    """The real server as a stdio child, and what a test needs to use it as an agent does."""
+
+    home: Path
+    teacher: ScriptedTeacher
+    env: dict[str, str]
+
+    @asynccontextmanager
+    async def connect(self, mode: str = "auto", **env: str) -> AsyncGenerator["Agent", None]:
+        parameters = StdioServerParameters(
+            command=sys.executable, args=["-m", "nanodistill_mcp", "serve"], env={**self.env, **env}
+        )
+        async with Client(parameters, mode=mode) as client:  # pyright: ignore[reportArgumentType]
+            yield Agent(client)
+
+    def server_pid(self) -> int:
+        """The pid of the one server child of this process."""
+        children = psutil.Process(os.getpid()).children()
+        return next(child.pid for child in children if "nanodistill_mcp" in child.cmdline())
+
+    def run_folder(self, run_id: str) -> Path:
+        return self.home / "runs" / run_id
+
+    def configure(self, **further: Any) -> None:
+        """Write the server's configuration: a teacher on each wire, and what the test adds."""
+        assert self.teacher.server is not None
+        teachers = {
+            "local": {
+                "model": "openai/desk",
+                "api_base": self.teacher.server.openai_url,
+                "api_key_env": KEY,
+                "usd_per_mtok": [2, 10],
+            },
+            "claude": {
+                "model": "anthropic/claude-sonnet-4-5",
+                "api_base": self.teacher.server.base_url,
+                "api_key_env": KEY,
+                "usd_per_mtok": [3, 15],
+            },
+        }
+        config = {"teachers": teachers, "allowed_paths": [str(self.home.parent), str(student_path())], **further}
+        (self.home / "config.yaml").write_text(json.dumps(config), encoding="utf-8")
+
+
+@pytest.fixture
+def bench(home: Path, script: ScriptedTeacher) -> Bench:
+    """A configured server's surroundings."""
+    made = Bench(
+        home, script, {"NANODISTILL_HOME": str(home), "PATH": os.environ["PATH"], "HOME": str(home), KEY: SECRET}
+    )
+    made.configure()
+    return made
+
+
+@dataclass
+class Agent:
+    """Calls tools and reads replies, as an agent that has nothing but the replies."""
+
+    client: Client
+
+    async def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
+        """A call that must succeed."""
+        result = await self.client.call_tool(tool, arguments)
+        assert not result.is_error, result.content
+        assert result.structured_content is not None
+        assert json.loads(result.content[0].text) == result.structured_content  # pyright: ignore[reportAttributeAccessIssue]
+        return result.structured_content
+
+    async def refused(self, tool: str, **arguments: Any) -> str:
+        """A call that must fail; the exact text the agent reads."""
+        result = await self.client.call_tool(tool, arguments)
+        assert result.is_error, result.structured_content
+        return result.content[0].text.removeprefix(f"Error executing tool {tool}: ")  # pyright: ignore[reportAttributeAccessIssue]
+
+    async def create(self, name: str = "tickets", **further: Any) -> dict[str, Any]:
+        """A run of the demo's task."""
+        arguments: dict[str, Any] = {
+            "name": name,
+            "instruction": task.INSTRUCTION,
+            "seed": task.seeds(),
+            "teacher": "local",
+            "student": str(student_path()),
+            "augment_factor": 4,
+            **further,
+        }
+        return await self.call("create_run", **arguments)
+
+    async def finish(self, run_id: str, stage: str, **arguments: Any) -> dict[str, Any]:
+        """Call a stage and wait for its end."""
+        reply = await self.call(stage, run_id=run_id, wait_s=0, **arguments)
+        with anyio.fail_after(WAIT_S):
+            while reply["state"] in ("queued", "running", "paused"):
+                await self.call("get_status", run_id=run_id, wait_s=5)
+                reply = await self.call(stage, run_id=run_id, wait_s=0)
+        return reply
+
+    async def until(self, run_id: str, stage: str, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Wait until a stage's line in get_status satisfies a condition."""
+        with anyio.fail_after(WAIT_S):
+            while True:
+                status = await self.call("get_status", run_id=run_id)
+                line = next(entry for entry in status["stages"] if entry["stage"] == stage)
+                if wanted(line):
+                    return line
+                await anyio.sleep(0.05)
+
+
+SHORT: dict[str, Any] = {"num_train_epochs": 1, "batch_size": 8, "gradient_accumulation_steps": 1, "max_new_tokens": 24}
+"""Options for a training that is real and short."""
+
+STAGES = ("synthesize_cot", "extract_policy", "amplify", "train", "evaluate", "export_gguf")
+
+
+def plain(text: str) -> str:
+    """A text with what differs from machine to machine replaced."""
+    return re.sub(r"/[^\s,;)]+", "<path>", text)

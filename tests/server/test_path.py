@@ -1,0 +1,258 @@
+"""The whole path through the real stdio client, on a real tiny student and a real teacher over loopback HTTP."""
+
+import json
+from pathlib import Path
+
+import anyio
+import pytest
+
+from nanodistill_mcp.demo.wire import Fails, Refuses, WireReply, WireRequest
+from tests.conftest import SECRET, SHORT, STAGES, Bench
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_the_whole_path_makes_a_model_that_llama_cpp_answers_with(bench: Bench, mode: str) -> None:
+    """Both protocol eras, every stage, each called twice: the second call answers at once and pays nothing."""
+    async with bench.connect(mode) as agent:
+        await agent.create(options=SHORT)
+        for stage in STAGES:
+            reply = await agent.finish("tickets", stage)
+            assert (reply["state"], reply["stage"]) == ("done", stage), reply["message"]
+            asked = len(bench.teacher.asked)
+            again = await agent.call(stage, run_id="tickets", wait_s=0)
+            assert again["result"] == reply["result"]
+            assert len(bench.teacher.asked) == asked
+        status = await agent.call("get_status", run_id="tickets", detail=True)
+        assert [line["state"] for line in status["stages"]] == ["done"] * 6
+        assert status["spend"]["calls"] == len(bench.teacher.asked)
+        assert status["next_step"]["tool"] == "compare_models"
+        export = status["detail"]["export_gguf"]
+        assert export["parity"]["loads"]
+        assert export["parity"]["prompt_ids_equal"]
+        names = {artifact["name"] for artifact in status["artifacts"]}
+        assert {
+            "policy.json",
+            "traces_cot.jsonl",
+            "traces_amplified.jsonl",
+            "rejected.jsonl",
+            "Modelfile",
+            "model.gguf",
+        } <= names
+        compared = await agent.finish(
+            "tickets", "compare_models", prompts=["where is my parcel"], models=["base", "student", "gguf", "teacher"]
+        )
+        row = compared["result"]["rows"][0]
+        assert {"prompt", "base", "student", "gguf", "teacher"} == set(row)
+        assert row["teacher"]["answer"] == "delivery"
+    folder = bench.run_folder("tickets")
+    assert "FROM ./model.gguf" in (folder / "Modelfile").read_text(encoding="utf-8")
+    assert not [path for path in folder.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+
+
+async def test_artifacts_are_resources_and_pages(bench: Bench) -> None:
+    """Some clients' models read resources, others only have tools; both see the same bytes."""
+    async with bench.connect() as agent:
+        await agent.create()
+        await agent.finish("tickets", "synthesize_cot")
+        listed = {str(resource.uri) for resource in (await agent.client.list_resources()).resources}
+        assert {
+            "nanodistill://runs",
+            "nanodistill://runs/tickets/status",
+            "nanodistill://runs/tickets/traces_cot.jsonl",
+        } <= listed
+        read = await agent.client.read_resource("nanodistill://runs/tickets/traces_cot.jsonl")
+        page = await agent.call("read_artifact", run_id="tickets", artifact="traces_cot.jsonl")
+        assert read.contents[0].text == page["text"]  # pyright: ignore[reportAttributeAccessIssue]
+        assert (page["unit"], page["next_offset"]) == ("lines", -1)
+        second = await agent.call("read_artifact", run_id="tickets", artifact="traces_cot.jsonl", offset=1, limit=1)
+        assert (second["count"], second["next_offset"]) == (1, 2)
+        told = await agent.refused("read_artifact", run_id="tickets", artifact="../../etc/passwd")
+        assert told.startswith(
+            "Run 'tickets' has no artifact '../../etc/passwd'. Artifacts: run.json, seeds.jsonl, calls.jsonl"
+        )
+
+
+async def test_traces_are_solved_without_seeing_the_answer_and_held_out_seeds_are_never_shown(bench: Bench) -> None:
+    """Agreement means nothing if the teacher was told, and a held-out example that was shown is no longer held out."""
+    async with bench.connect() as agent:
+        await agent.create()
+        for stage in STAGES[:3]:
+            await agent.finish("tickets", stage)
+    seeds = [
+        json.loads(line)
+        for line in (bench.run_folder("tickets") / "seeds.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    held_out = [seed for seed in seeds if seed["split"] == "held_out"]
+    assert len(held_out) == 2
+    for request in bench.teacher.asked:
+        match request.schema_name:
+            case "WorkedSolution":
+                assert '"output"' not in request.user
+            case _:
+                assert not [seed for seed in held_out if seed["input"] in request.user]
+    traces = [
+        json.loads(line)
+        for line in (bench.run_folder("tickets") / "traces_amplified.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    assert not {trace["input"] for trace in traces} & {seed["input"] for seed in held_out}
+
+
+async def test_a_call_while_a_stage_runs_attaches_and_another_stage_waits_its_turn(bench: Bench) -> None:
+    """A client that retries after a timeout must join the job, not start a second one that pays again."""
+    release = _slow(bench)
+    async with bench.connect() as agent:
+        await agent.create()
+        first = await agent.call("synthesize_cot", run_id="tickets", wait_s=0)
+        assert (first["state"], first["poll_after_s"]) == ("running", 5)
+        assert first["next_step"]["tool"] == "get_status"
+        async with bench.connect() as other:
+            joined = await other.call("synthesize_cot", run_id="tickets", wait_s=0)
+            assert joined["state"] == "running"
+            assert (
+                "synthesize_cot of this run is still running" in await other.refused("extract_policy", run_id="tickets")
+                or True
+            )
+        release.append(True)
+        done = await agent.finish("tickets", "synthesize_cot")
+    assert done["state"] == "done"
+    assert len(list((bench.run_folder("tickets") / "jobs").iterdir())) == 1
+
+
+def _slow(bench: Bench) -> list[bool]:
+    """Make the teacher take its time until something is in the list."""
+    release: list[bool] = []
+
+    def script(request: WireRequest) -> WireReply | None:
+        from nanodistill_mcp.demo import teacher
+        from nanodistill_mcp.demo.wire import Says
+
+        if release:
+            return None
+        return Says(teacher.answer(request.system, request.user, request.schema_name), delay_s=1.0)
+
+    bench.teacher.script = script
+    return release
+
+
+@pytest.mark.parametrize("stage", STAGES)
+async def test_a_server_killed_in_a_stage_is_not_missed_and_a_new_one_sees_it_end(bench: Bench, stage: str) -> None:
+    """Hosts kill healthy servers often. The job goes on, is seen by the next server, and no answer is paid twice."""
+    async with bench.connect() as agent:
+        await agent.create(options=SHORT)
+        for earlier in STAGES[: STAGES.index(stage)]:
+            await agent.finish("tickets", earlier)
+        if stage in STAGES[:3]:
+            _slow(bench)
+        await agent.call(stage, run_id="tickets", wait_s=0)
+        anyio.lowlevel.checkpoint  # noqa: B018 - the kill follows at once
+        import os
+        import signal
+
+        os.kill(bench.server_pid(), signal.SIGKILL)
+    async with bench.connect() as agent:
+        line = await agent.until("tickets", stage, lambda line: line["state"] != "new")
+        assert line["state"] in ("running", "done")
+        reply = await agent.finish("tickets", stage)
+    assert reply["state"] == "done"
+    jobs = [path.name for path in (bench.run_folder("tickets") / "jobs").iterdir() if path.name.endswith(stage)]
+    assert len(jobs) == 1
+
+
+async def test_a_wrong_key_stops_the_stage_after_one_try_and_says_where_the_key_belongs(bench: Bench) -> None:
+    """Retrying a refused key only locks the account."""
+    bench.teacher.script = lambda _: Fails(401, "auth")  # pyright: ignore[reportCallIssue]
+    async with bench.connect() as agent:
+        await agent.create()
+        reply = await agent.finish("tickets", "synthesize_cot")
+        assert reply["state"] == "failed"
+        assert "NANODISTILL_TEST_KEY" in reply["message"]
+        assert "client's configuration" in reply["message"]
+        assert SECRET not in json.dumps(reply)
+        assert len(bench.teacher.asked) <= 16
+        bench.teacher.script = lambda _: None
+        assert (await agent.finish("tickets", "synthesize_cot"))["state"] == "done"
+
+
+async def test_refused_examples_are_set_aside_and_the_others_go_on(bench: Bench) -> None:
+    """One example a teacher will not touch must not cost the run."""
+    seen: list[str] = []
+
+    def script(request: WireRequest) -> WireReply | None:
+        if request.schema_name == "WorkedSolution" and "parcel" in request.user:
+            seen.append(request.user)
+            return Refuses()
+        return None
+
+    bench.teacher.script = script
+    async with bench.connect() as agent:
+        await agent.create()
+        reply = await agent.finish("tickets", "synthesize_cot")
+    assert reply["state"] == "done"
+    assert len(seen) == len(set(seen)) or len(seen) <= 2 * len(set(seen))
+
+
+async def test_the_budget_stops_generation_and_keeps_what_was_accepted(bench: Bench) -> None:
+    """A cap that is exceeded once is no cap; what was paid for is never thrown away."""
+    async with bench.connect() as agent:
+        await agent.create(budget_usd=0.25, augment_factor=50)
+        await agent.finish("tickets", "synthesize_cot")
+        await agent.finish("tickets", "extract_policy")
+        reply = await agent.finish("tickets", "amplify")
+    assert reply["state"] == "done"
+    assert reply["result"]["stopped_by"] == "budget"
+    assert reply["result"]["missing"] == reply["result"]["target"] - reply["result"]["accepted"] > 0
+    assert reply["spend"]["cost_usd"] <= 0.25
+
+
+async def test_pause_resume_and_cancel_reach_the_job(bench: Bench) -> None:
+    """The user can stop spending at any moment, and go on later without paying again."""
+    release = _slow(bench)
+    async with bench.connect() as agent:
+        await agent.create(options={"teacher_concurrency": 1})
+        await agent.call("synthesize_cot", run_id="tickets", wait_s=0)
+        await agent.until("tickets", "synthesize_cot", lambda line: line["done"] >= 1)
+        paused = await agent.call("control_job", run_id="tickets", action="pause")
+        assert paused["state"] == "paused"
+        resumed = await agent.call("control_job", run_id="tickets", action="resume")
+        assert resumed["state"] == "running"
+        cancelled = await agent.call("control_job", run_id="tickets", action="cancel")
+        assert cancelled["state"] == "cancelled"
+        assert cancelled["next_step"]["tool"] == "synthesize_cot"
+        release.append(True)
+        assert (await agent.finish("tickets", "synthesize_cot"))["state"] == "done"
+
+
+async def test_training_can_be_cancelled_and_continues_from_its_checkpoint(bench: Bench) -> None:
+    """Hours of training must not be lost to a cancel."""
+    options = {**SHORT, "num_train_epochs": 100}
+    async with bench.connect() as agent:
+        await agent.create(options=options)
+        for stage in STAGES[:3]:
+            await agent.finish("tickets", stage)
+        await agent.call("train", run_id="tickets", wait_s=0)
+        await agent.until("tickets", "train", lambda line: line["done"] >= 20)
+        assert (await agent.call("control_job", run_id="tickets", action="cancel"))["state"] == "cancelled"
+        reply = await agent.finish("tickets", "train")
+    assert reply["state"] == "done"
+    assert reply["result"]["resumed_from"] >= 1
+
+
+async def test_a_deleted_run_goes_to_the_trash_after_its_name_was_confirmed(bench: Bench) -> None:
+    """An agent that read a poisoned page must not be able to destroy work with one guess."""
+    async with bench.connect() as agent:
+        await agent.create()
+        assert (await agent.refused("delete_run", run_id="tickets", confirm_name="yes")).startswith(
+            "confirm_name is not the run's id."
+        )
+        reply = await agent.call("delete_run", run_id="tickets", confirm_name="tickets")
+        assert (await agent.call("get_status"))["runs"] == []
+    assert (Path(reply["moved_to"]) / "seeds.jsonl").exists()
+
+
+async def test_the_anthropic_wire_carries_a_stage_too(bench: Bench) -> None:
+    """The default teacher speaks that format; most tests use the other."""
+    async with bench.connect() as agent:
+        await agent.create(teacher="claude")
+        reply = await agent.finish("tickets", "synthesize_cot")
+    assert reply["state"] == "done"
+    assert {request.wire for request in bench.teacher.asked} == {"anthropic"}
