@@ -1,0 +1,45 @@
+"""Everything that must hold before a change goes in, in one command: ``python tests/check.py``.
+
+Formatting, lint, types, the order of imports, then the tests, which also build the wheel and look into it. CI runs the
+same. All checks run even when one fails; further arguments go to pytest.
+"""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+CHECKS: dict[str, list[str]] = {
+    "format": ["-m", "ruff", "format", "--check"],
+    "lint": ["-m", "ruff", "check", "--quiet"],
+    "imports": ["-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"],
+    # The interpreter is named because the configuration points at .venv, which is not always the one in use.
+    "types": ["-m", "pyright", "--pythonpath", sys.executable],
+}
+
+
+def main() -> int:
+    """Run the checks; the exit code is 0 when all of them pass."""
+    failed = [name for name, arguments in CHECKS.items() if not _passes(name, arguments)]
+    if not _passes("tests", ["-m", "pytest", *sys.argv[1:]]):
+        failed.append("tests")
+    if failed:
+        print(f"check: failed: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+def _passes(name: str, arguments: list[str]) -> bool:
+    print(f"check: {name}", flush=True)
+    started_s = time.monotonic()
+    code = subprocess.run([sys.executable, *arguments], cwd=ROOT, check=False).returncode
+    if name != "tests":
+        print(
+            f"check: {name} {'passed' if code == 0 else 'FAILED'} in {time.monotonic() - started_s:.0f} s", flush=True
+        )
+    return code == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
