@@ -4,9 +4,11 @@ The launcher takes the run's lock itself and hands the locked descriptor to the 
 from before the job's folder exists until the worker dies, whoever dies first. So there is never a second worker.
 """
 
+import fcntl
 import os
 import secrets
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +21,9 @@ from nanodistill_mcp.runs.files import write_json
 from nanodistill_mcp.runs.paths import JobPaths
 from nanodistill_mcp.runs.records import Control, Exit, Heartbeat, JobRequest, Stage, WorkerRecord
 from nanodistill_mcp.runs.store import Run, now, read_record
+
+WORKER: Sequence[str] = processes.command("worker")
+"""The command line of a worker, before its own arguments."""
 
 _POLL_S = 0.02
 _START_S = 20.0
@@ -70,7 +75,9 @@ def active_job(run: Run) -> JobPaths | None:
     return jobs[-1] if jobs and isinstance(observe(run, jobs[-1]), Alive) else None
 
 
-async def start(run: Run, stage: Stage, arguments: dict[str, Any], keys: dict[str, str]) -> tuple[JobPaths, bool]:
+async def start(
+    run: Run, stage: Stage, arguments: dict[str, Any], keys: dict[str, str], *, worker: Sequence[str] = WORKER
+) -> tuple[JobPaths, bool]:
     """Start a job, or attach to the one that runs.
 
     Args:
@@ -78,6 +85,8 @@ async def start(run: Run, stage: Stage, arguments: dict[str, Any], keys: dict[st
         stage: What to do.
         arguments: What the stage needs to know; written to the job's request, so never a secret.
         keys: Environment variables for the worker alone; never written anywhere.
+        worker: The program that does the job. It is given the run folder, the job's name, the nonce and the descriptor
+            of the locked worker.lock, and calls ``supervise.claim`` with them.
 
     Returns:
         The job, and whether this call started it. When another job runs, that job.
@@ -90,7 +99,7 @@ async def start(run: Run, stage: Stage, arguments: dict[str, Any], keys: dict[st
     try:
         with anyio.move_on_after(_START_S) as waiting:
             while not try_lock(lock):
-                if (job := active_job(run)) and job.worker.exists():
+                if (job := active_job(run)) and _is_held_by_worker_of(job):
                     return job, False
                 await anyio.sleep(_POLL_S)
         if waiting.cancelled_caught:
@@ -101,9 +110,7 @@ async def start(run: Run, stage: Stage, arguments: dict[str, Any], keys: dict[st
         request = JobRequest(stage=stage, nonce=nonce, requested_at=now(), arguments=arguments)
         write_json(job.request, request.model_dump())
         processes.start_detached(
-            "worker",
-            *(str(run.paths.root), job.root.name, nonce, str(lock)),
-            cwd=run.paths.root,
+            [*worker, str(run.paths.root), job.root.name, nonce, str(lock)],
             log=job.log,
             env=processes.environment(keys),
             keep_fd=lock,
@@ -116,9 +123,20 @@ async def start(run: Run, stage: Stage, arguments: dict[str, Any], keys: dict[st
 
 def steer(job: JobPaths, want: Control) -> None:
     """Say what is wanted of a job. A cancel that was asked for stays asked for."""
-    before = read_record(job.control, Control)
-    if before is None or before.want != "cancel":
-        write_json(job.control, want.model_dump())
+    folder = os.open(job.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # between this look and this write, another server may ask to cancel
+        before = read_record(job.control, Control)
+        if before is None or before.want != "cancel":
+            write_json(job.control, want.model_dump())
+    finally:
+        os.close(folder)
+
+
+def _is_held_by_worker_of(job: JobPaths) -> bool:
+    """Is it this job's worker that holds the run's lock, and not a launcher that is about to start the next one?"""
+    record = read_record(job.worker, WorkerRecord)
+    return record is not None and processes.is_same(record.worker)
 
 
 def _new_job(run: Run, stage: Stage) -> JobPaths:
@@ -147,9 +165,12 @@ async def _remove_orphan(run: Run) -> None:
     if not jobs or not is_held(run.paths.trainer_lock):
         return
     record = read_record(jobs[-1].worker, WorkerRecord)
+    trainer = record.trainer if record is not None else None
+    # Looked at once: its group keeps the number from being reused, also when the leader ends first.
+    known = trainer is not None and processes.is_same(trainer)
     for number in (signal.SIGTERM, signal.SIGKILL):
-        if record is not None and record.trainer is not None and processes.is_same(record.trainer):
-            processes.signal_group(record.trainer.pid, number)
+        if trainer is not None and known:
+            processes.signal_group(trainer.pid, number)
         with anyio.move_on_after(_ORPHAN_GRACE_S):
             while is_held(run.paths.trainer_lock):
                 await anyio.sleep(_POLL_S)

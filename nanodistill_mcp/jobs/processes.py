@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -72,7 +72,7 @@ def is_same(known: ProcessIdentity) -> bool:
     try:
         alive = psutil.Process(known.pid).status() != psutil.STATUS_ZOMBIE
         return alive and abs(_start(known.pid) - known.start_ticks) <= _TOLERANCE
-    except (psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError):
+    except (psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError, ProcessLookupError):
         return False
 
 
@@ -95,29 +95,34 @@ def signal_group(pid: int, number: signal.Signals) -> None:
             os.killpg(pid, signal.SIGCONT)  # a stopped process does not see SIGTERM
 
 
-def start_detached(module: str, *arguments: str, cwd: Path, log: Path, env: dict[str, str], keep_fd: int) -> None:
-    """Start one of our modules so that no client's shutdown reaches it.
+def start_detached(command_line: Sequence[str], *, log: Path, env: dict[str, str], keep_fd: int) -> None:
+    """Start a process so that no client's shutdown reaches it.
 
     Its own session escapes group kills, the double fork (parent pid 1) escapes those that walk the process tree, and
     nothing of the caller's standard streams is inherited.
 
     Args:
-        module: The package's module whose ``main()`` runs.
-        arguments: Its command line.
-        cwd: Its working directory.
+        command_line: A program with its absolute path, and its arguments. The program is shown as ``./<its name>``,
+            because an interpreter that an installer put into a folder with this package's name would carry that name
+            into the command line. So the process starts in the program's own folder.
         log: Receives its standard output and error.
         env: Its whole environment.
         keep_fd: The one descriptor it inherits; a lock that must not be let go in between.
     """
-    fork_then_exec = "import os, sys\nif os.fork(): os._exit(0)\nos.execv(sys.argv[1], sys.argv[1:])"
+    fork_then_exec = """if True:
+        import os, sys
+        if os.fork(): os._exit(0)
+        folder, name = os.path.split(sys.argv[1])
+        os.chdir(folder)
+        os.execv(sys.argv[1], ["./" + name, *sys.argv[2:]])
+    """
     log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
     try:
         middle = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", fork_then_exec, *command(module, *arguments)],
+            [sys.executable, "-I", "-S", "-c", fork_then_exec, *command_line],
             stdin=subprocess.DEVNULL,
             stdout=log_fd,
             stderr=log_fd,
-            cwd=cwd,
             env=env,
             pass_fds=(keep_fd,),
             start_new_session=True,

@@ -4,6 +4,7 @@ Two locks tell the whole truth from outside. The worker's is held by this proces
 student process and its children, also after this process was killed: an orphan is seen, never missed.
 """
 
+import errno
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -37,13 +38,22 @@ _GRACE_S = 2.0
 Stage = Callable[["Job"], Awaitable[dict[str, Any]]]
 
 
+class Cancelled(Exception):  # noqa: N818 - not an error: what was asked for
+    """A student process saw the cancel before this one did."""
+
+
 class Job:
     """What a stage sees of the process it runs in."""
 
-    def __init__(self, run: Run, paths: JobPaths, request: JobRequest) -> None:
+    student_command: Sequence[str] = processes.command("student.child")
+    """The command line of a student process, before the path of its request."""
+
+    def __init__(self, run: Run, paths: JobPaths, request: JobRequest, lock: int) -> None:
         self.run = run
         self.paths = paths
         self.request = request
+        self._lock = lock
+        self._queued = False
         self._heartbeat = Heartbeat(at=now())
         self._resumed = anyio.Event()
         self._resumed.set()
@@ -79,12 +89,13 @@ class Job:
         try:
             if not try_lock(fd):
                 self.event("queued")
-                self._phase("queued")
+                self._queued = True
                 while not try_lock(fd):
                     await anyio.sleep(_CONTROL_S)
-                self._phase("running")
+                self._queued = False
             yield
         finally:
+            self._queued = False
             self._locks.remove(fd)
             os.close(fd)
 
@@ -108,8 +119,10 @@ class Job:
         write_json(request_path, fields)
         result_path.unlink(missing_ok=True)
         metrics = _Tail(Path(fields["metrics_path"])) if "metrics_path" in fields else None
-        child = self._start_child(request_path)
+        child = await self._start_child(request_path)
         try:
+            self._worker = self._worker.model_copy(update={"trainer": processes.identity(child.pid)})
+            write_json(self.paths.worker, self._worker.model_dump())
             while (code := child.poll()) is None:
                 await anyio.sleep(_CHILD_POLL_S)
                 _report(metrics, on_metric)
@@ -127,17 +140,21 @@ class Job:
             raise rebuild_error(result)
         return answer.model_validate(result)
 
-    def _start_child(self, request_path: Path) -> subprocess.Popen[bytes]:
+    async def _start_child(self, request_path: Path) -> subprocess.Popen[bytes]:
         trainer_lock = open_lock(self.run.paths.trainer_lock)
         try:
-            if not try_lock(trainer_lock):
+            with anyio.move_on_after(_GRACE_S) as waiting:
+                # Held for a moment by a server that probes it, and by what the student before this one left to be ended.
+                while not try_lock(trainer_lock):
+                    await anyio.sleep(_CHILD_POLL_S)
+            if waiting.cancelled_caught:
                 raise RunStateError(
                     "A student process of an earlier worker still runs.",
                     next_step="Call the tool again in a few seconds.",
                 )
             with self.paths.log.open("ab") as log:
-                child = subprocess.Popen(
-                    processes.command("student.child", str(request_path)),
+                return subprocess.Popen(
+                    [*self.student_command, str(request_path)],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -148,22 +165,25 @@ class Job:
                 )
         finally:
             os.close(trainer_lock)  # from here only the student's tree holds it
-        self._worker = self._worker.model_copy(update={"trainer": processes.identity(child.pid)})
-        write_json(self.paths.worker, self._worker.model_dump())
-        return child
 
-    def _phase(self, phase: Literal["queued", "running", "paused"]) -> None:
-        self._heartbeat = self._heartbeat.model_copy(update={"phase": phase})
+    @property
+    def _phase(self) -> Literal["queued", "running", "paused"]:
+        if not self._resumed.is_set():
+            return "paused"
+        return "queued" if self._queued else "running"
 
     async def beat(self) -> None:
         """Write the heartbeat until cancelled. Not flushed: it proves nothing and may be lost."""
         while True:
-            self.write_heartbeat()
+            try:
+                self.write_heartbeat()
+            except OSError as error:  # a full disk: the work may still go on, and says so itself when it cannot
+                print(f"No heartbeat: {error.strerror}", file=sys.stderr)
             await anyio.sleep(_BEAT_S)
 
     def write_heartbeat(self) -> None:
         """Write how far the job is, now."""
-        self._heartbeat = self._heartbeat.model_copy(update={"at": now()})
+        self._heartbeat = self._heartbeat.model_copy(update={"at": now(), "phase": self._phase})
         write_json(self.paths.heartbeat, self._heartbeat.model_dump(), durable=False)
 
     async def listen(self, scope: anyio.CancelScope) -> None:
@@ -176,15 +196,17 @@ class Job:
                     return
                 case "pause" if self._resumed.is_set():
                     self._resumed = anyio.Event()
-                    self._phase("paused")
                     self.event("paused")
                 case "run" if not self._resumed.is_set():
                     self._resumed.set()
-                    self._phase("running")
                     self.event("resumed")
                 case _:
                     pass
             await anyio.sleep(_CONTROL_S)
+
+    def let_go(self) -> None:
+        """Release the run. Called when the exit record is written: closing down can take longer, and changes nothing."""
+        os.close(self._lock)
 
 
 _STUDENT_ENVIRONMENT = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false", "GGML_NO_BACKTRACE": "1"}
@@ -193,6 +215,7 @@ _STUDENT_ENVIRONMENT = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM
 def claim(run: Run, job: JobPaths, nonce: str, lock: int) -> Job | None:
     """Take over the lock that was handed to this process; None when it was not, or the request is not for us."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    os.chdir(run.paths.root)
     os.set_inheritable(lock, False)  # noqa: FBT003 - the standard library's own signature
     if not is_same_file(lock, run.paths.worker_lock) or not try_lock(lock):
         print("No lock was handed over.", file=sys.stderr)
@@ -201,7 +224,7 @@ def claim(run: Run, job: JobPaths, nonce: str, lock: int) -> Job | None:
     if request is None or request.nonce != nonce:
         print("The job's request is not the one this process was started for.", file=sys.stderr)
         return None
-    return Job(run, job, request)
+    return Job(run, job, request, lock)
 
 
 async def carry_out(job: Job, stage: Stage) -> Exit | None:
@@ -231,6 +254,8 @@ async def carry_out(job: Job, stage: Stage) -> Exit | None:
                 tasks.start_soon(end_on_signal)
                 summary = await stage(job)
                 tasks.cancel_scope.cancel()
+        except* Cancelled:
+            summary = None
         except* NanodistillError as group:
             failure = _first(group)
         except* Exception as group:  # noqa: BLE001 - a defect of ours: the job failed, its log says where
@@ -238,6 +263,7 @@ async def carry_out(job: Job, stage: Stage) -> Exit | None:
             failure = _defect(group)
     if terminated:
         job.event("terminated")
+        job.let_go()
         return None
     ended_at, elapsed_s = now(), round(time.monotonic() - began, 3)
     record = Exit(outcome="done" if summary is not None else "cancelled", ended_at=ended_at, elapsed_s=elapsed_s)
@@ -249,6 +275,7 @@ async def carry_out(job: Job, stage: Stage) -> Exit | None:
     job.write_heartbeat()
     job.event("ended", outcome=record.outcome)
     write_json(job.paths.exit, record.model_dump())
+    job.let_go()
     return record
 
 
@@ -274,6 +301,11 @@ def _defect(group: BaseExceptionGroup[Exception]) -> NanodistillError:
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NanodistillError(
+            "The disk is full; what the job had done is kept.",
+            next_step="Free some space, then call the stage again to continue.",
+        )
     return NanodistillError(
         f"The job ended on an unexpected {type(error).__name__}; what it had done is kept.",
         next_step="Read the log with read_artifact(artifact='log.txt'), then call the stage again to continue.",

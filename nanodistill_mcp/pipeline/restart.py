@@ -39,7 +39,7 @@ def _products(paths: RunPaths, stage: Stage) -> list[Path]:
         case "amplify":
             return [paths.traces_amplified, paths.rejected]
         case "train":
-            return [paths.training, paths.root / "recipe.json", paths.checkpoints, paths.dataset, paths.model]
+            return [paths.training, paths.checkpoints, paths.dataset, paths.model]
         case "evaluate":
             return [paths.evaluation, paths.answers, paths.comparison]
         case "export_gguf":

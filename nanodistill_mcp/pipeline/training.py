@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from nanodistill_mcp.errors import UserInputError
-from nanodistill_mcp.jobs.supervise import Job
+from nanodistill_mcp.jobs.supervise import Cancelled, Job
 from nanodistill_mcp.pipeline import dataset, recipe
-from nanodistill_mcp.runs.files import count_lines, read_json, write_json
+from nanodistill_mcp.runs.files import count_lines, write_json
 from nanodistill_mcp.runs.options import Options
 from nanodistill_mcp.runs.records import RunSpec
 from nanodistill_mcp.student.requests import InspectRequest, Recipe, StudentFacts, TrainRequest, TrainResult
@@ -32,7 +31,6 @@ async def train(job: Job) -> dict[str, Any]:
             dataset.build_dataset(run, chosen.val_split or 0.0)
         rows = count_lines(run.paths.dataset / "train.jsonl")
         resolved, reasons = recipe.resolve(spec.preset, options, rows=rows, layers=facts.layers)
-        _check_resumable(job, resolved)
         for name, reason in reasons.items():
             job.event("resolved", option=name, reason=reason)
         run.paths.checkpoints.mkdir(mode=0o700, exist_ok=True)
@@ -52,6 +50,8 @@ async def train(job: Job) -> dict[str, Any]:
             TrainResult,
             on_metric=lambda line: _report(job, resolved, line),
         )
+    if result.stopped == "cancelled":
+        raise Cancelled
     summary = {
         **result.model_dump(),
         "recipe": resolved.model_dump(),
@@ -60,18 +60,6 @@ async def train(job: Job) -> dict[str, Any]:
     }
     write_json(run.paths.training, summary)
     return summary
-
-
-def _check_resumable(job: Job, resolved: Recipe) -> None:
-    """Checkpoints belong to the recipe they were made with."""
-    recipe_path = job.run.paths.root / "recipe.json"
-    before = read_json(recipe_path)
-    if before is not None and before != resolved.model_dump() and any(job.run.paths.checkpoints.glob("*")):
-        raise UserInputError(
-            "There are checkpoints of another recipe.",
-            next_step="Call train with the same options to continue, or with restart=true to begin anew.",
-        )
-    write_json(recipe_path, resolved.model_dump())
 
 
 def _report(job: Job, resolved: Recipe, line: dict[str, Any]) -> None:
@@ -89,7 +77,7 @@ def _report(job: Job, resolved: Recipe, line: dict[str, Any]) -> None:
             )
         case "valid":
             job.progress(line["iteration"], resolved.iters, "training", valid_loss=line["valid_loss"])
-        case "dataset" | "paused" | "resumed" | "resuming":
+        case "dataset" | "paused" | "resumed":
             job.event(line.pop("event"), **line)
         case _:
             pass

@@ -1,6 +1,8 @@
 """Runs as a collection: create, open, list, move to trash. Reads only what it shows."""
 
+import contextlib
 import errno
+import fcntl
 import os
 import secrets
 import shutil
@@ -15,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from nanodistill_mcp.errors import DamagedRunError, RunStateError, UserInputError
 from nanodistill_mcp.runs.files import fsync_dir, read_json, read_lines, write_json, write_lines
-from nanodistill_mcp.runs.paths import RunPaths, run_id_of
+from nanodistill_mcp.runs.paths import RUN_ID, RunPaths, run_id_of
 from nanodistill_mcp.runs.records import SCHEMA_VERSION, RunManifest, RunSpec, Seed, TaskPolicy
 
 _R = TypeVar("_R", bound=BaseModel)
@@ -43,6 +45,22 @@ def read_record(path: Path, kind: type[_R]) -> _R | None:
             f"{path.name} of this run does not have the fields it should have.",
             next_step="Restore the file from a copy, or redo the stage that writes it with restart=true.",
         ) from None
+
+
+def read_records(path: Path, kind: type[_R]) -> Iterator[_R]:
+    """Yield the records of a JSONL file; nothing when there is none.
+
+    Raises:
+        DamagedRunError: A line is not such a record.
+    """
+    for number, row in enumerate(read_lines(path), 1):
+        try:
+            yield kind.model_validate(row)
+        except ValidationError:
+            raise DamagedRunError(
+                f"Line {number} of {path.name} does not have the fields it should have.",
+                next_step="Restore the file from a copy, or redo the stage that writes it with restart=true.",
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -84,7 +102,7 @@ class Run:
 
     def seeds(self) -> list[Seed]:
         """The user's examples, in the order given."""
-        return [Seed.model_validate(row) for row in read_lines(self.paths.seeds)]
+        return list(read_records(self.paths.seeds, Seed))
 
     def policy(self) -> TaskPolicy | None:
         """The current policy; None before it was extracted."""
@@ -123,11 +141,11 @@ class RunStore:
 
     def names(self) -> list[str]:
         """Run ids, newest first by the folder's time."""
-        try:
-            with os.scandir(self.runs_dir) as entries:
-                found = [(e.stat(follow_symlinks=False).st_mtime, e.name) for e in entries if _is_run(e)]
-        except FileNotFoundError:
-            return []
+        found: list[tuple[int, str]] = []
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.runs_dir) as entries:
+            for entry in filter(_is_run, entries):
+                with contextlib.suppress(FileNotFoundError):  # moved to trash since
+                    found.append((entry.stat(follow_symlinks=False).st_mtime_ns, entry.name))
         return [name for _, name in sorted(found, reverse=True)]
 
     def open(self, run_id: str) -> Run:
@@ -177,13 +195,21 @@ class RunStore:
             draft.jobs.mkdir(mode=0o700)
             write_lines(draft.seeds, [seed.model_dump() for seed in seeds])
             write_json(draft.manifest, manifest.model_dump())
-            os.rename(draft.root, final.root)
+            with _alone_in(self.runs_dir):
+                # Another server may have been first, with this name or the same in other case.
+                if existing := self.find(manifest.run_id):
+                    return _same_or_refuse(existing, manifest), False
+                os.rename(draft.root, final.root)
+                fsync_dir(self.runs_dir)
         except OSError as error:
-            shutil.rmtree(draft.root)
-            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # another server was first
-                return _same_or_refuse(Run(final), manifest), False
+            if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY):
+                raise UserInputError(
+                    f"The name {manifest.run_id!r} is taken by something that is not a run.",
+                    next_step="Choose another name.",
+                ) from None
             raise
-        fsync_dir(self.runs_dir)
+        finally:
+            shutil.rmtree(draft.root, ignore_errors=True)  # there is nothing to remove once it was renamed
         return Run(final), True
 
     def trash(self, run: Run) -> Path:
@@ -202,7 +228,18 @@ class RunStore:
 
 
 def _is_run(entry: os.DirEntry[str]) -> bool:
-    return not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
+    return RUN_ID.match(entry.name) is not None and entry.is_dir(follow_symlinks=False)
+
+
+@contextlib.contextmanager
+def _alone_in(directory: Path) -> Iterator[None]:
+    """Keep the other processes out that take the same care."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def _same_or_refuse(run: Run, manifest: RunManifest) -> Run:

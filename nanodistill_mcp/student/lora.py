@@ -73,13 +73,12 @@ def _train(request: TrainRequest, student_path: Path, control: Control) -> Train
     ending = _run(session, recipe, model, optimizer, training.rows)
     progress = session.progress
     best = progress.best_iteration or progress.iteration
-    first_loss, final_loss = session.losses()
     return TrainResult(
         stopped=ending,
         iterations=progress.iteration,
         best_iteration=best,
-        first_train_loss=first_loss,
-        final_train_loss=final_loss,
+        first_train_loss=progress.first_loss,
+        final_train_loss=session.final_loss,
         best_valid_loss=progress.best_valid_loss,
         trained_tokens=progress.trained_tokens,
         trainable_parameters=sum(weight.size for weight in trained(model).values()),

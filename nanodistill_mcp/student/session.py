@@ -44,7 +44,7 @@ class Progress:
 
     iteration: int = 0
     trained_tokens: int = 0
-    first_losses: tuple[float, ...] = ()
+    first_loss: float | None = None
     last_losses: tuple[float, ...] = ()
     evaluated_at: int = -1
     best_iteration: int | None = None
@@ -117,12 +117,11 @@ class Session(TrainingCallback):
         # Out of memory, Metal can hand back zeros instead of failing; a first loss of exactly zero is that.
         if not math.isfinite(loss) or (loss == 0.0 and before.iteration == 0):
             raise _not_a_number(before.iteration + 1)
-        first = before.first_losses
         self.progress = replace(
             before,
             iteration=self.resumed_from + train_info["iteration"],
             trained_tokens=self._tokens_before + int(train_info["trained_tokens"]),
-            first_losses=first if len(first) == _LOSSES_KEPT else (*first, loss),
+            first_loss=loss if before.first_loss is None else before.first_loss,
             last_losses=(*before.last_losses, loss)[-_LOSSES_KEPT:],
             elapsed_s=time.monotonic() - self._clock,
             peak_memory_gb=max(before.peak_memory_gb, float(train_info["peak_memory"])),
@@ -141,10 +140,12 @@ class Session(TrainingCallback):
             self._after_update()
         self._obey()
 
-    def losses(self) -> tuple[float | None, float | None]:
-        """Training loss at the beginning and now: means over up to ten iterations at most a fifth of all apart."""
+    @property
+    def final_loss(self) -> float | None:
+        """Mean training loss of the last iterations: up to ten, and at most a fifth of all."""
         count = max(1, min(_LOSSES_KEPT, self.progress.iteration // 5))
-        return _mean(self.progress.first_losses[:count]), _mean(self.progress.last_losses[-count:])
+        latest = self.progress.last_losses[-count:]
+        return sum(latest) / len(latest) if latest else None
 
     def _after_update(self) -> None:
         iteration, recipe = self.progress.iteration, self._recipe
@@ -211,6 +212,7 @@ class Session(TrainingCallback):
 
     def _restore(self) -> Progress:
         self._optimizer.init(self._model.trainable_parameters())
+        checkpoints.sweep(self._checkpoints_dir)
         checkpoint = checkpoints.newest_verified(self._checkpoints_dir)
         if checkpoint is None:
             return Progress()
@@ -230,7 +232,7 @@ class Session(TrainingCallback):
         # The trainer captures this very array, so it is changed in place.
         _random_key()[:] = checkpoint.tensors("random")[""]
         mx.eval(self._model.trainable_parameters(), self._optimizer.state, _random_key())
-        return replace(progress, first_losses=tuple(progress.first_losses), last_losses=tuple(progress.last_losses))
+        return replace(progress, last_losses=tuple(progress.last_losses))
 
     def _obey(self) -> None:
         want = self._control.want
@@ -252,10 +254,6 @@ class Session(TrainingCallback):
 
 def _random_key() -> mx.array:
     return cast("list[mx.array]", mx.random.state)[0]
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
 
 
 def _not_a_number(iteration: int) -> TrainingError:
