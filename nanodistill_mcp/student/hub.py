@@ -36,7 +36,6 @@ class Remote:
     """What the hub says of a student. Its small files are here; its weights may not be."""
 
     folder: Path
-    revision: str
     parameters: int
     """Elements of its tensors; packed ones count as one. 0 when the hub does not say."""
     weight_bytes: int
@@ -60,19 +59,19 @@ def look_up(repo_id: str) -> Remote:
     """
     with _errors(repo_id):
         info = HfApi().model_info(repo_id, files_metadata=True, timeout=_TIMEOUT_S)
-        folder = snapshot_download(repo_id, revision=info.sha, allow_patterns=_SMALL_FILES, etag_timeout=_TIMEOUT_S)
+        # Not by info.sha: only a download by branch leaves the reference by which the cache is found again.
+        folder = snapshot_download(repo_id, allow_patterns=_SMALL_FILES, etag_timeout=_TIMEOUT_S)
     weights = [file.size or 0 for file in info.siblings or [] if fnmatch(file.rfilename, _WEIGHTS)]
     card = info.card_data.to_dict() if info.card_data else {}
     return Remote(
         folder=Path(folder),
-        revision=info.sha or "main",
         parameters=info.safetensors.total if info.safetensors else 0,
         weight_bytes=sum(weights),
         licence=str(card.get("license") or ""),
     )
 
 
-def download(repo_id: str, revision: str) -> Path:
+def download(repo_id: str) -> Path:
     """Download a student's weights. Interrupted, it goes on where it was.
 
     Raises:
@@ -80,7 +79,7 @@ def download(repo_id: str, revision: str) -> Path:
     """
     with _errors(repo_id):
         patterns = [*_SMALL_FILES, _WEIGHTS]
-        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns, etag_timeout=_TIMEOUT_S))
+        return Path(snapshot_download(repo_id, allow_patterns=patterns, etag_timeout=_TIMEOUT_S))
 
 
 def stay_offline() -> None:

@@ -101,7 +101,7 @@ def fetch(student: str, metrics_path: Path) -> Path:
     folder.check_safe()
     if remote is not None:
         append_line(metrics_path, {"event": "download", "bytes": remote.weight_bytes})
-        hub.download(student, remote.revision)
+        hub.download(student)
     return resolve(student)
 
 
