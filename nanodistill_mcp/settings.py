@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from nanodistill_mcp.errors import ConfigurationError, UserInputError
@@ -152,6 +151,8 @@ def _read_file(path: Path, *, must_exist: bool) -> dict[str, Any]:
         raise ConfigurationError(
             "The configuration file cannot be read as text.", next_step="Make it a UTF-8 YAML file."
         ) from None
+    import yaml  # noqa: PLC0415 - most servers have no file, and a client waits for the start
+
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:

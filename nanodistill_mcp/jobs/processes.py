@@ -8,8 +8,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import psutil
-
 from nanodistill_mcp.runs.records import ProcessIdentity
 
 PACKAGE_ENTRY = (
@@ -69,6 +67,8 @@ def is_same(known: ProcessIdentity) -> bool:
     """Is the process with this pid still the one that was recorded, and not a zombie?"""
     if known.boot_id != boot_id():
         return False
+    import psutil  # noqa: PLC0415 - only where a job was started, and a client waits for the start
+
     try:
         alive = psutil.Process(known.pid).status() != psutil.STATUS_ZOMBIE
         return alive and abs(_start(known.pid) - known.start_ticks) <= _TOLERANCE
@@ -84,6 +84,8 @@ def _start(pid: int) -> float:
     if sys.platform == "linux":
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         return float(fields[19])
+    import psutil  # noqa: PLC0415 - as above
+
     return psutil.Process(pid).create_time()
 
 

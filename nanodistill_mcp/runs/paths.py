@@ -6,8 +6,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
 from nanodistill_mcp.errors import UserInputError
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
@@ -23,6 +21,8 @@ def data_home() -> Path:
         return Path(override).expanduser().absolute()
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Application Support" / "nanodistill"
+    import platformdirs  # noqa: PLC0415 - not needed everywhere, and a client waits for the start
+
     return platformdirs.user_data_path("nanodistill", appauthor=False)
 
 
