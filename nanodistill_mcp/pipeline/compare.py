@@ -1,6 +1,6 @@
 """The same prompts, answered side by side by base, student, GGUF file and teacher."""
 
-from typing import Any, Literal
+from typing import Any
 
 import anyio
 
@@ -10,10 +10,8 @@ from nanodistill_mcp.pipeline import answers, dataset, plan
 from nanodistill_mcp.pipeline.evaluate import answer_tokens
 from nanodistill_mcp.pipeline.teaching import run_options, solve, teacher_of
 from nanodistill_mcp.runs.files import read_lines, write_json, write_lines
+from nanodistill_mcp.runs.records import ModelName
 from nanodistill_mcp.student.requests import AskGgufRequest, Done, Generated, GenerateRequest, Variant
-
-ModelName = Literal["base", "student", "gguf", "teacher"]
-MAX_PROMPTS = 100
 
 
 async def compare_models(job: Job) -> dict[str, Any]:

@@ -10,9 +10,13 @@ SCHEMA_VERSION = 1
 Stage = Literal["synthesize_cot", "extract_policy", "amplify", "train", "evaluate", "export_gguf", "compare_models"]
 Reasoning = Literal["cot", "direct", "mixed"]
 Checker = Literal["exact", "normalized", "numeric", "choice", "json"]
+ModelName = Literal["base", "student", "gguf", "teacher"]
 
 PIPELINE: tuple[Stage, ...] = ("synthesize_cot", "extract_policy", "amplify", "train", "evaluate", "export_gguf")
 """The stages that make a model, in order. compare_models stands beside them."""
+
+MAX_PROMPTS = 100
+"""How many inputs compare_models answers."""
 
 
 class State(StrEnum):
@@ -34,7 +38,7 @@ class State(StrEnum):
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", defer_build=True)  # a server that was just started needs none of them
 
 
 class Seed(_Record):

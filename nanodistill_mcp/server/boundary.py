@@ -64,7 +64,7 @@ def strict_tool(
     arguments = made.fn_metadata.arg_model
     arguments.model_config["extra"] = "forbid"
     arguments.model_rebuild(force=True)
-    made.parameters = _without_titles(arguments.model_json_schema(by_alias=True))
+    made.parameters = _without_titles({**made.parameters, "additionalProperties": False})
     if made.fn_metadata.output_schema:
         made.fn_metadata.output_schema = _without_titles(made.fn_metadata.output_schema)
     return made

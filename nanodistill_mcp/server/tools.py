@@ -10,10 +10,8 @@ from nanodistill_mcp.errors import RunStateError, UserInputError
 from nanodistill_mcp.jobs.launch import active_job, steer
 from nanodistill_mcp.pipeline import plan, recipe
 from nanodistill_mcp.pipeline import status as states
-from nanodistill_mcp.pipeline.compare import MAX_PROMPTS, ModelName
-from nanodistill_mcp.pipeline.policy import check_policy
 from nanodistill_mcp.runs.files import count_lines
-from nanodistill_mcp.runs.records import Control, Reasoning
+from nanodistill_mcp.runs.records import MAX_PROMPTS, Control, ModelName, Reasoning
 from nanodistill_mcp.server import stages
 from nanodistill_mcp.server.app import App, next_step, runs_reply, spend_reply, status_reply
 from nanodistill_mcp.server.artifacts import artifact_list, read_page
@@ -160,6 +158,8 @@ async def extract_policy(
     """
     arguments: dict[str, Any] = {}
     if policy:
+        from nanodistill_mcp.pipeline.policy import check_policy  # noqa: PLC0415 - brings the teacher's client
+
         check_policy(policy, 1)
         arguments = {"policy": policy}
     elif feedback:

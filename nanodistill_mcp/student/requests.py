@@ -14,7 +14,7 @@ Message = dict[str, str]
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)  # the server imports them and uses few
 
 
 class InspectRequest(_Record):
@@ -77,7 +77,9 @@ class TrainRequest(_Record):
     student: str
     dataset_dir: Path = Field(description="train.jsonl and valid.jsonl in the chat form.")
     checkpoints_dir: Path
-    adapter_dir: Path = Field(description="Receives adapters.safetensors and adapter_config.json when training is done.")
+    adapter_dir: Path = Field(
+        description="Receives adapters.safetensors and adapter_config.json when training is done."
+    )
     metrics_path: Path
     control_path: Path = Field(description='Atomically replaced by the caller: {"want": "run" | "pause" | "cancel"}.')
     result_path: Path
