@@ -1,0 +1,92 @@
+"""The teacher's calls as the journal knows them: what was asked, answered, judged and paid, by call id.
+
+A call id is made of everything that shapes an answer, so asking the same thing again finds the answer that was paid for.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel
+
+from nanodistill_mcp.runs.journal import Journal, Record
+from nanodistill_mcp.teacher.failures import OF_THE_ROW
+from nanodistill_mcp.teacher.prompts import Prompt
+from nanodistill_mcp.teacher.reading import FINAL
+
+Reason = Literal["refused", "truncated", "filtered", "empty", "invalid", "context"]
+
+REASKS = 1
+"""How often an answer that cannot be read is asked for again, with what was wrong with it."""
+
+
+class RowDeclined(Exception):  # noqa: N818 - not an error: the row is left out and the stage goes on
+    """The teacher gave no usable answer to this one question, and asking again would not help."""
+
+    def __init__(self, reason: Reason, call_id: str, cost_usd: float) -> None:
+        super().__init__(reason, call_id, cost_usd)
+        self.reason: Reason = reason
+        self.call_id = call_id
+        self.cost_usd = cost_usd
+
+
+@dataclass
+class KnownCall:
+    """What the journal holds of one call."""
+
+    attempts: int = 0
+    answers: dict[int, Record] = field(default_factory=dict[int, Record])
+    verdicts: dict[int, str] = field(default_factory=dict[int, str])
+    ended: str = ""
+    cost_usd: float = 0.0
+
+    def declined(self) -> Reason | None:
+        """Why asking again would not help, if so."""
+        unread = [verdict for verdict in self.verdicts.values() if verdict in ("invalid", "empty")]
+        final = [verdict for verdict in self.verdicts.values() if verdict in FINAL]
+        found = self.ended or (final[-1] if final else "") or (unread[-1] if len(unread) > REASKS else "")
+        return next((reason for reason in get_args(Reason) if reason == found), None)
+
+
+class CallLog:
+    """A journal, read as calls. Follows what is appended while it is in use."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._read = 0
+        self._calls: dict[str, KnownCall] = {}
+
+    def known(self, call_id: str) -> KnownCall:
+        """What is known of a call; an empty record when it was never made."""
+        new = self._journal.records[self._read :]
+        self._read += len(new)
+        for record in new:
+            self._take(record)
+        return self._calls.get(call_id) or KnownCall()
+
+    def _take(self, record: Record) -> None:
+        if "call_id" not in record:
+            return
+        call = self._calls.setdefault(record["call_id"], KnownCall())
+        attempt = record["attempt"]
+        call.attempts = max(call.attempts, attempt)
+        match record["kind"]:
+            case "answer":
+                call.answers[attempt] = record
+                call.cost_usd += record["cost_usd"]
+            case "verdict":
+                call.verdicts[attempt] = record["verdict"]
+            case "error":
+                call.cost_usd += record["cost_usd"]
+                call.ended = record["error"] if record["error"] in OF_THE_ROW else call.ended
+            case _:
+                pass  # an intent says no more than that the attempt was made
+
+
+def call_id_of(
+    model: str, prompt: Prompt, answer_type: type[BaseModel], parameters: dict[str, Any], sample: int
+) -> str:
+    """The content address of a question: equal for equal questions, whenever and however they are sent."""
+    parts = [model, prompt.system, prompt.user, answer_type.model_json_schema(), parameters, sample]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]

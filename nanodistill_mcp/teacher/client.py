@@ -1,0 +1,248 @@
+"""Ask the teacher, and never pay twice for the same question.
+
+A question whose answer the journal holds is answered from there. Otherwise Instructor asks it through the gate, once more
+with what was wrong when the answer cannot be read, and what comes back is an answer of the asked type or a reason.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar, cast
+from weakref import WeakValueDictionary
+
+from pydantic import BaseModel
+
+from nanodistill_mcp.errors import ConfigurationError
+from nanodistill_mcp.runs.journal import Journal
+from nanodistill_mcp.runs.store import now
+from nanodistill_mcp.settings import TeacherEndpoint
+from nanodistill_mcp.teacher.budget import Budget
+from nanodistill_mcp.teacher.calls import REASKS, CallLog, KnownCall, Reason, RowDeclined, call_id_of
+from nanodistill_mcp.teacher.capabilities import MODES, Capabilities, Mode
+from nanodistill_mcp.teacher.gate import Call, Gate, ModeRefusedError
+from nanodistill_mcp.teacher.libraries import instructor, litellm
+from nanodistill_mcp.teacher.models import ModelFacts, model_facts
+from nanodistill_mcp.teacher.prompts import Prompt
+from nanodistill_mcp.teacher.reading import judge
+
+__all__ = ["Answer", "Reason", "RowDeclined", "Teacher"]
+
+A = TypeVar("A", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Answer(Generic[A]):
+    """A teacher's answer."""
+
+    value: A
+    call_id: str
+    cost_usd: float
+    """What all attempts at this question cost, whether paid now or, when ``replayed``, before."""
+    replayed: bool
+
+
+@dataclass(frozen=True)
+class _Line:
+    """The way to the provider, opened with the first question that has to be paid for."""
+
+    facts: ModelFacts
+    gate: Gate
+    clients: dict[Mode, Any]
+
+
+class Teacher:
+    """One teacher for one stage of a run. Use as an async context manager, in one event loop.
+
+    Args:
+        endpoint: Where the teacher is reached, and as what.
+        journal: The run's journal of calls.
+        budget: The run's caps.
+        capabilities: What endpoints were found to refuse.
+        stage: The stage's name, for the journal.
+        concurrency: Requests in flight at most.
+        timeout_s: How long one request may take.
+        before_call: Awaited before each request; waits while the job is paused, raises when it is cancelled.
+        sampling: Parameters such as temperature, sent to models that take them.
+        backoff_s: The first wait after a failure; doubles with every further one.
+    """
+
+    def __init__(
+        self,
+        endpoint: TeacherEndpoint,
+        *,
+        journal: Journal,
+        budget: Budget,
+        capabilities: Capabilities,
+        stage: str,
+        concurrency: int = 16,
+        timeout_s: float = 120,
+        before_call: Callable[[], Awaitable[None]] | None = None,
+        sampling: dict[str, Any] | None = None,
+        backoff_s: float = 0.5,
+    ) -> None:
+        self._endpoint = endpoint
+        self._journal = journal
+        self._budget = budget
+        self._capabilities = capabilities
+        self._stage = stage
+        self._concurrency = concurrency
+        self._timeout_s = timeout_s
+        self._before_call = before_call
+        self._sampling = sampling or {}
+        self._backoff_s = backoff_s
+        self._calls = CallLog(journal)
+        self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._first = asyncio.Lock()
+        self._proved = False
+        self._line: _Line | None = None
+        self._modes_that_worked: set[Mode] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._line:
+            await self._line.gate.drain()
+            await litellm().close_litellm_async_clients()
+
+    async def ask(self, prompt: Prompt, answer_type: type[A], *, sample: int = 0, max_tokens: int = 2048) -> Answer[A]:
+        """Ask one question, or find its answer in the journal.
+
+        Args:
+            prompt: The question.
+            answer_type: The shape of the answer.
+            sample: Distinguishes repeated questions whose answers are wanted apart.
+            max_tokens: Output tokens of one attempt at most, the model's unasked thinking aside.
+
+        Raises:
+            RowDeclined: The teacher gives no usable answer to this question; the stage can go on.
+            BudgetError: The next call does not fit under a cap.
+            TeacherError: The provider cannot go on.
+            ConfigurationError: A key or the model's id is not accepted.
+        """
+        parameters = {**self._sampling, "max_tokens": max_tokens}
+        if "seed" in parameters:
+            parameters["seed"] += sample
+        call_id = call_id_of(self._endpoint.model, prompt, answer_type, parameters, sample)
+        async with self._asking.setdefault(call_id, asyncio.Lock()):
+            known = self._calls.known(call_id)
+            if replayed := await self._replay(call_id, known, answer_type):
+                return replayed
+            async with self._first_alone():
+                return await self._pay(call_id, known, prompt, answer_type, parameters)
+
+    async def _replay(self, call_id: str, known: KnownCall, answer_type: type[A]) -> Answer[A] | None:
+        """The answer that was paid for, judged now when the worker died before it could be."""
+        for attempt, record in known.answers.items():
+            noted = known.verdicts.get(attempt)
+            if noted not in (None, "valid"):
+                continue
+            verdict, value, why = judge(answer_type, record["text"], record["finish_reason"])
+            if noted is None:
+                key = {"kind": "verdict", "call_id": call_id, "attempt": attempt, "at": now()}
+                await self._journal.append_async({**key, "verdict": verdict, "why": why})
+            if value is not None:
+                return Answer(value, call_id, known.cost_usd, replayed=True)
+        if reason := self._calls.known(call_id).declined():
+            raise RowDeclined(reason, call_id, known.cost_usd)
+        return None
+
+    async def _pay(
+        self, call_id: str, known: KnownCall, prompt: Prompt, answer_type: type[A], parameters: dict[str, Any]
+    ) -> Answer[A]:
+        from instructor.core import InstructorError
+
+        line = await self._open_line()
+        call = Call(call_id, prompt.template, answer_type, "md_json", known.attempts, known.cost_usd)
+        messages = [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}]
+        while True:
+            call.mode = self._capabilities.mode(self._endpoint, line.facts)
+            call.raised = cast("Exception | None", None)  # the gate sets it
+            try:
+                await line.clients[call.mode].chat.completions.create(
+                    response_model=answer_type,
+                    messages=messages,
+                    max_retries=REASKS,
+                    strict=False,
+                    call=call,
+                    **parameters,
+                )
+            except InstructorError:
+                if isinstance(call.raised, ModeRefusedError):
+                    continue
+                if call.raised:
+                    raise call.raised from None
+                if self._may_have_misunderstood(line.facts, call.mode):
+                    self._capabilities.give_up_mode(self._endpoint, call.mode)
+                    continue
+                raise RowDeclined("empty" if call.verdict == "empty" else "invalid", call_id, call.cost_usd) from None
+            self._modes_that_worked.add(call.mode)
+            return Answer(cast("A", call.value), call_id, call.cost_usd, replayed=False)
+
+    def _may_have_misunderstood(self, facts: ModelFacts, mode: Mode) -> bool:
+        """Whether an unknown endpoint took a form of asking without ever having kept to it."""
+        return not facts.mapped and mode != "md_json" and mode not in self._modes_that_worked
+
+    @asynccontextmanager
+    async def _first_alone(self) -> AsyncGenerator[None]:
+        """Let the first paid question go alone: a bad key or a refused parameter is then met once, not sixteen times."""
+        if not self._proved:
+            async with self._first:
+                if not self._proved:
+                    try:
+                        yield
+                    except RowDeclined:
+                        self._proved = True
+                        raise
+                    self._proved = True
+                    return
+        yield
+
+    async def _open_line(self) -> _Line:
+        if self._line is None:
+            facts = await asyncio.to_thread(model_facts, self._endpoint)  # imports LiteLLM: seconds
+            library = await asyncio.to_thread(instructor)
+            gate = Gate(
+                self._endpoint,
+                facts,
+                journal=self._journal,
+                budget=self._budget,
+                capabilities=self._capabilities,
+                stage=self._stage,
+                concurrency=self._concurrency,
+                timeout_s=self._timeout_s,
+                backoff_s=self._backoff_s,
+                before_call=self._before_call,
+                credentials=_credentials(self._endpoint, facts),
+            )
+            clients: dict[Mode, Any] = {
+                mode: library.from_litellm(gate.complete, mode=library.Mode[mode.upper()]) for mode in MODES
+            }
+            self._line = _Line(facts, gate, clients)
+        return self._line
+
+
+def _credentials(endpoint: TeacherEndpoint, facts: ModelFacts) -> dict[str, str]:
+    """The address and key to send with every request, where they are not the provider's own."""
+    found: dict[str, str] = {}
+    if endpoint.api_base and facts.provider.startswith("ollama"):
+        os.environ["OLLAMA_API_BASE"] = endpoint.api_base  # given as a parameter, LiteLLM still asks localhost
+    elif endpoint.api_base:
+        found["api_base"] = endpoint.api_base
+    if endpoint.api_key_env:
+        key = os.environ.get(endpoint.api_key_env, "")
+        if not key:
+            raise ConfigurationError(
+                f"The key for the teacher is not set: the variable {endpoint.api_key_env} is empty.",
+                next_step="Set it under `env` of this server's entry in the client's configuration (clients do not pass the "
+                "shell's environment), restart the client and call the same stage again.",
+            )
+        found["api_key"] = key
+    elif endpoint.api_base:
+        found["api_key"] = "none"  # else the key of the provider whose format is spoken would go to this address
+    return found

@@ -1,0 +1,276 @@
+"""The one door to a provider: every HTTP request goes through it, those that Instructor makes to ask again too.
+
+In this order: a slot, the worker's own checks, a reservation under the budget, an intent on disk, the request, the answer on
+disk, the settlement. Only then is the answer read. A request that left is followed to its end even when its caller is
+cancelled, because it is paid for.
+"""
+
+import asyncio
+import json
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+from pydantic import BaseModel
+
+from nanodistill_mcp.errors import NanodistillError
+from nanodistill_mcp.runs.journal import Journal
+from nanodistill_mcp.runs.store import now
+from nanodistill_mcp.settings import TeacherEndpoint
+from nanodistill_mcp.teacher.budget import Budget, Reservation, estimated_tokens
+from nanodistill_mcp.teacher.calls import RowDeclined
+from nanodistill_mcp.teacher.capabilities import Capabilities, Mode
+from nanodistill_mcp.teacher.failures import OF_THE_ROW, TRANSIENT, Failure, Kind, failure_of, refusal_text, stop_error
+from nanodistill_mcp.teacher.libraries import litellm
+from nanodistill_mcp.teacher.models import ModelFacts, expected_keys, host_of
+from nanodistill_mcp.teacher.reading import Completion, Verdict, judge, read_completion
+
+RATE_LIMIT_PATIENCE_S = 600.0
+_LONGEST_BACKOFF_S = 30.0
+_DEADLINE_MARGIN_S = 1.0
+_DRAIN_S = 15.0
+_PARAMETERS_DROPPED = 6
+
+
+@dataclass
+class Call:
+    """One question on its way, over all its attempts."""
+
+    call_id: str
+    template: str
+    answer_type: type[BaseModel]
+    mode: Mode
+    attempt: int
+    """The number of the newest attempt in the journal."""
+    cost_usd: float
+    value: BaseModel | None = None
+    verdict: Verdict | None = None
+    raised: Exception | None = None
+    """What the gate raised; Instructor wraps it into an error of its own."""
+
+
+class ModeRefusedError(Exception):
+    """The endpoint refuses the form it was asked in; ask in the next one."""
+
+
+class _AttemptFailedError(Exception):
+    def __init__(self, failure: Failure, refusal: str, sent: dict[str, Any]) -> None:
+        super().__init__(failure)
+        self.failure = failure
+        self.refusal = refusal
+        self.sent = sent
+
+
+@dataclass
+class _Patience:
+    """How one question's attempts went so far."""
+
+    since: float = field(default_factory=time.monotonic)
+    failed: Counter[Kind] = field(default_factory=Counter[Kind])
+
+
+class Gate:
+    """Sends requests to one endpoint under one budget. One event loop only."""
+
+    def __init__(
+        self,
+        endpoint: TeacherEndpoint,
+        facts: ModelFacts,
+        *,
+        journal: Journal,
+        budget: Budget,
+        capabilities: Capabilities,
+        stage: str,
+        concurrency: int,
+        timeout_s: float,
+        backoff_s: float,
+        before_call: Callable[[], Awaitable[None]] | None,
+        credentials: dict[str, str],
+    ) -> None:
+        self._endpoint = endpoint
+        self._facts = facts
+        self._journal = journal
+        self._budget = budget
+        self._capabilities = capabilities
+        self._stage = stage
+        self._timeout_s = timeout_s
+        self._backoff_s = backoff_s
+        self._before_call = before_call
+        self._credentials = credentials
+        self._slots = asyncio.Semaphore(concurrency)
+        self._in_flight: set[asyncio.Task[Any]] = set()
+        self._paused_until = 0.0
+        self._answered_at = 0.0
+        self._stopped: NanodistillError | None = None
+
+    async def complete(self, *, call: Call, **request: Any) -> Any:
+        """Make one completion, retried where that helps. This is the function Instructor calls.
+
+        Raises:
+            RowDeclined: There is no answer to this question.
+            ModeRefusedError: The endpoint does not take this form of asking.
+            NanodistillError: The stage cannot go on.
+        """
+        patience = _Patience()
+        try:
+            while True:
+                try:
+                    response, completion = await self._attempt(call, request)
+                except _AttemptFailedError as failed:
+                    await self._recover(call, failed, patience)
+                else:
+                    await self._judge(call, response, completion)
+                    return response
+        except Exception as error:
+            call.raised = error
+            raise
+
+    async def drain(self) -> None:
+        """Wait for what is in flight, so that what is paid for is on disk; give up on it after a while."""
+        if self._in_flight:
+            _, late = await asyncio.wait(self._in_flight, timeout=_DRAIN_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    async def _attempt(self, call: Call, request: dict[str, Any]) -> tuple[Any, Completion]:
+        async with self._slots:
+            if self._before_call:
+                await self._before_call()
+            while (wait_s := self._paused_until - time.monotonic()) > 0:
+                await asyncio.sleep(wait_s)
+            if self._stopped:
+                raise self._stopped
+            sent = self._capabilities.request(self._endpoint, self._facts, request)
+            size = len(json.dumps(sent, ensure_ascii=False, default=str).encode(errors="replace"))
+            worst = self._budget.worst_case(size, sent.get("max_tokens") or sent["max_completion_tokens"])
+            await self._budget.reserve(worst)
+            exchange = asyncio.create_task(self._exchange(call, sent, worst, size))
+            self._in_flight.add(exchange)
+            exchange.add_done_callback(self._landed)
+            return await asyncio.shield(exchange)
+
+    def _landed(self, exchange: asyncio.Task[Any]) -> None:
+        self._in_flight.discard(exchange)
+        if not exchange.cancelled():
+            exchange.exception()  # seen, even when its caller was cancelled and nobody awaits it any more
+
+    async def _exchange(
+        self, call: Call, sent: dict[str, Any], worst: Reservation, size: int
+    ) -> tuple[Any, Completion]:
+        """One HTTP request, from its intent to its settlement."""
+        usd, tokens = worst.usd, worst.tokens  # until something better is known
+        try:
+            call.attempt += 1
+            key = {"call_id": call.call_id, "attempt": call.attempt}
+            intent = {"stage": self._stage, "model": self._facts.model, "template": call.template}
+            await self._note("intent", key, **intent, max_usd=worst.usd, max_tokens=worst.tokens)
+            started = time.monotonic()
+            try:
+                response = await self._send(sent)
+            except Exception as error:
+                failure = failure_of(error)
+                usd, tokens = (usd, tokens) if failure.may_be_billed else (0.0, 0)
+                call.cost_usd += usd
+                await self._note("error", key, error=failure.kind, status=failure.status, cost_usd=usd)
+                raise _AttemptFailedError(failure, refusal_text(error), sent) from error
+            completion = read_completion(response)
+            tokens_in = completion.input_tokens or size // 4
+            tokens_out = completion.output_tokens or estimated_tokens(completion.text)
+            usd, tokens = self._cost(completion, tokens_in, tokens_out), tokens_in + tokens_out
+            call.cost_usd += usd
+            await self._note(
+                "answer",
+                key,
+                text=completion.text,
+                finish_reason=completion.finish_reason,
+                input_tokens=tokens_in,
+                output_tokens=tokens_out,
+                cached_tokens=completion.cached_tokens,
+                cost_usd=usd,
+                elapsed_s=round(time.monotonic() - started, 3),
+            )
+            self._answered_at = time.monotonic()
+            return response, completion
+        finally:
+            self._budget.settle(worst, usd, tokens)
+
+    async def _send(self, sent: dict[str, Any]) -> Any:
+        fixed = {"model": self._facts.model, "max_retries": 0, "drop_params": True, "timeout": self._timeout_s}
+        async with asyncio.timeout(self._timeout_s + _DEADLINE_MARGIN_S):  # theirs starts again with every byte
+            return await litellm().acompletion(**sent, **fixed, **self._credentials)
+
+    def _cost(self, completion: Completion, tokens_in: int, tokens_out: int) -> float:
+        """What a completion cost: LiteLLM's figure knows about caches; the operator's own prices come first."""
+        own_prices = self._endpoint.usd_per_mtok is not None
+        return (None if own_prices else completion.usd) or self._budget.price(tokens_in, tokens_out)
+
+    async def _judge(self, call: Call, response: Any, completion: Completion) -> None:
+        """Read the answer and note the verdict. An unreadable one goes back to Instructor, which asks again."""
+        verdict, value, why = judge(call.answer_type, completion.text, completion.finish_reason)
+        call.value, call.verdict = value, verdict
+        await self._note("verdict", {"call_id": call.call_id, "attempt": call.attempt}, verdict=verdict, why=why)
+        if verdict in ("refused", "truncated", "filtered"):
+            raise RowDeclined(verdict, call.call_id, call.cost_usd)
+        if value is not None:
+            _put(response, call.mode, value.model_dump_json())
+
+    async def _recover(self, call: Call, failed: _AttemptFailedError, patience: _Patience) -> None:
+        """Make ready for another attempt, or raise what ends the question or the stage."""
+        failure = failed.failure
+        patience.failed[failure.kind] += 1
+        if failure.kind == "rejected":
+            self._learn(call, failed, patience)
+            return
+        if failure.kind in OF_THE_ROW:
+            raise RowDeclined("context" if failure.kind == "context" else "filtered", call.call_id, call.cost_usd)
+        limited = failure.kind == "rate_limit"
+        backoff_s = min(_LONGEST_BACKOFF_S, self._backoff_s * 2 ** (patience.failed[failure.kind] - 1))
+        wait_s = backoff_s * random.uniform(0.5, 1.0) if failure.retry_after_s is None else failure.retry_after_s  # noqa: S311
+        if limited:
+            given_up = time.monotonic() + wait_s - patience.since > RATE_LIMIT_PATIENCE_S
+        else:
+            given_up = patience.failed[failure.kind] >= TRANSIENT.get(failure.kind, 0)
+        if given_up:
+            if failure.kind in TRANSIENT and self._answered_at > patience.since:
+                raise RowDeclined("empty", call.call_id, call.cost_usd)  # others are answered: it is this question
+            raise self._stop(failure)
+        if limited:
+            self._paused_until = max(self._paused_until, time.monotonic() + wait_s)
+            wait_s *= random.uniform(0.0, 0.2)  # noqa: S311 - spreads the restart
+        await asyncio.sleep(wait_s)
+
+    def _learn(self, call: Call, failed: _AttemptFailedError, patience: _Patience) -> None:
+        """Drop the parameter that a refusal names; without one, the request itself is refused."""
+        name = self._capabilities.learn(self._endpoint, failed.sent, failed.refusal)
+        if name in ("response_format", "tools"):
+            raise ModeRefusedError
+        if name and patience.failed["rejected"] <= _PARAMETERS_DROPPED:
+            return
+        if self._answered_at:
+            raise RowDeclined("invalid", call.call_id, call.cost_usd)  # others are answered: it is this question
+        raise self._stop(failed.failure)
+
+    def _stop(self, failure: Failure) -> NanodistillError:
+        """End the stage: no further request is sent."""
+        key = self._endpoint.api_key_env or next(iter(expected_keys(self._endpoint.model)), "")
+        host = host_of(self._endpoint, self._facts.provider)
+        self._stopped = stop_error(failure, self._endpoint, host, key)
+        return self._stopped
+
+    async def _note(self, kind: str, key: dict[str, Any], **fields: Any) -> None:
+        await self._journal.append_async({"kind": kind, **key, "at": now(), **fields})
+
+
+def _put(response: Any, mode: Mode, text: str) -> None:
+    """Give Instructor the answer as we read it, in the place where it looks for it."""
+    message = response.choices[0].message
+    if mode == "tools":
+        function = SimpleNamespace(name="answer", arguments=text)
+        message.tool_calls = [SimpleNamespace(id="answer", type="function", function=function)]
+    else:
+        message.content = text

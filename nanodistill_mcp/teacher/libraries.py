@@ -1,0 +1,46 @@
+"""LiteLLM and Instructor, imported late, offline and silent.
+
+Importing LiteLLM takes three seconds and, left alone, fetches a price map, reads the nearest .env file and writes to
+standard output. So it is imported inside the worker only, after its environment was prepared.
+"""
+
+import logging
+import os
+from functools import cache
+from typing import Any
+
+_ENVIRONMENT = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
+    "LITELLM_MODE": "PRODUCTION",  # else a .env file beside the environment may redirect a key to another host
+}
+_LOUD = ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy")
+
+
+def prepare_environment() -> None:
+    """Set what LiteLLM reads while it is imported. Call it before anything imports it."""
+    os.environ.update(_ENVIRONMENT)
+    os.environ.pop("LITELLM_LOG", None)
+
+
+@cache
+def litellm() -> Any:
+    """LiteLLM, silenced: its log handlers write prompts to standard output at lower levels."""
+    prepare_environment()
+    import litellm as module
+
+    module.suppress_debug_info = True
+    for name in _LOUD:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.setLevel(logging.WARNING)
+    return module
+
+
+@cache
+def instructor() -> Any:
+    """Instructor, silenced: it logs failed attempts with the model's text in them."""
+    import instructor as module
+
+    logging.getLogger("instructor").setLevel(logging.CRITICAL)
+    return module

@@ -1,0 +1,155 @@
+"""What can be known of a teacher before a cent is spent: provider, key, price, host, and what speaks against it.
+
+Runs in a short process of its own, because LiteLLM takes seconds to import. Nothing leaves the machine.
+"""
+
+import json
+import os
+import sys
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from nanodistill_mcp.errors import ConfigurationError, NanodistillError
+from nanodistill_mcp.settings import TeacherEndpoint
+
+_RETIREMENT_NOTICE = timedelta(days=120)
+
+
+class TeacherFacts(BaseModel):
+    """What is known of a teacher without asking it anything."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    provider: str
+    supports_schema: bool = Field(description="It answers in a given JSON schema; others are asked in words.")
+    key_variables: list[str] = Field(description="The environment variables a worker needs that calls this teacher.")
+    missing_keys: list[str] = Field(description="Names of which one has to be set, when none is.")
+    key_check: Literal["required", "advice"] = Field(description="advice: credentials may also come from elsewhere.")
+    usd_per_mtok_in: float | None
+    usd_per_mtok_out: float | None
+    price_known: bool
+    local: bool = Field(description="It runs on this machine: nothing is sent anywhere and nothing is paid.")
+    max_output_tokens: int = Field(description="0 when unknown.")
+    retires_on: str = Field(description="ISO date; empty when none is announced.")
+    host: str = Field(description="Where prompts and the key are sent.")
+    warnings: list[str]
+
+
+def preflight(endpoint: TeacherEndpoint) -> TeacherFacts:
+    """Look a teacher up and check its key's presence; the key itself is proved by the first call.
+
+    Raises:
+        ConfigurationError: No provider goes with the id, or the provider has no address of its own and none is set.
+    """
+    from nanodistill_mcp.teacher.models import host_of, is_loopback, model_facts, provider_notes
+
+    facts = model_facts(endpoint)
+    notes = provider_notes()
+    _require_address(endpoint, facts.provider)
+    host = host_of(endpoint, facts.provider)
+    variables, missing, required = _keys(endpoint, facts.provider)
+    local = facts.provider in notes["free_and_local"] or is_loopback(host)
+    prices = facts.usd_per_mtok
+    warnings = [
+        *_retirement(endpoint.model, facts.retires_on),
+        *_credentials_elsewhere(facts.provider, missing, required=required),
+        *_routing(endpoint.model, facts.provider),
+    ]
+    if prices is None:
+        warnings.append(f"The price of '{endpoint.model}' is not known.")
+    elif endpoint.api_base and local and not facts.mapped and endpoint.usd_per_mtok is None:
+        warnings.append(
+            f"The teacher at {host} is taken to cost nothing; give usd_per_mtok if it forwards to a paid one."
+        )
+    return TeacherFacts(
+        model=endpoint.model,
+        provider=facts.provider,
+        supports_schema=facts.answers_by_schema,
+        key_variables=variables,
+        missing_keys=missing,
+        key_check="required" if required else "advice",
+        usd_per_mtok_in=prices[0] if prices else None,
+        usd_per_mtok_out=prices[1] if prices else None,
+        price_known=prices is not None,
+        local=local,
+        max_output_tokens=facts.max_output_tokens,
+        retires_on=facts.retires_on,
+        host=host,
+        warnings=warnings,
+    )
+
+
+def main() -> None:
+    """Check the endpoint in the first file named and write what was found, or why not, to the second."""
+    source, target = (Path(argument) for argument in sys.argv[1:3])
+    from nanodistill_mcp.runs.files import write_json
+
+    try:
+        endpoint = TeacherEndpoint.model_validate(json.loads(source.read_bytes())["endpoint"])
+        found = preflight(endpoint).model_dump()
+    except NanodistillError as error:
+        found = {"failed": True, "kind": error.kind, "what": error.what, "next_step": error.next_step}
+    write_json(target, found, durable=False)
+
+
+def _keys(endpoint: TeacherEndpoint, provider: str) -> tuple[list[str], list[str], bool]:
+    """The variables a worker needs, the names of which one is missing, and whether a missing one is certain to fail."""
+    from nanodistill_mcp.teacher.models import expected_keys, provider_notes
+
+    notes = provider_notes()
+    further = [name for name in notes["further_variables"].get(provider, []) if name != endpoint.api_key_env]
+    if endpoint.api_key_env:
+        missing = [] if os.environ.get(endpoint.api_key_env) else [endpoint.api_key_env]
+        return [endpoint.api_key_env, *further], missing, True
+    if endpoint.api_base or provider in notes["free_and_local"]:
+        return further, [], False
+    names = expected_keys(endpoint.model) + notes["unlisted_keys"].get(provider, [])
+    names = list(dict.fromkeys(names + notes["also_accepted_keys"].get(provider, [])))
+    if provider in notes["other_credentials"]:
+        absent = [name for name in names if not os.environ.get(name)]
+        return list(dict.fromkeys(names + further)), absent, False
+    missing = [] if any(os.environ.get(name) for name in names) else names
+    return names + further, missing, bool(names)
+
+
+def _require_address(endpoint: TeacherEndpoint, provider: str) -> None:
+    """Refuse a provider without an address: LiteLLM would send the prompts to another one's."""
+    from nanodistill_mcp.teacher.models import address_variable, provider_notes
+
+    variable = address_variable(provider)
+    if provider in provider_notes()["needs_address"] and not endpoint.api_base and not os.environ.get(variable):
+        raise ConfigurationError(
+            f"The teacher '{endpoint.model}' has no address: {provider} is wherever you run it.",
+            next_step="Add it under `teachers` in the server's configuration with its model and api_base, and restart the server.",
+        )
+
+
+def _retirement(model: str, retires_on: str) -> list[str]:
+    try:
+        day = date.fromisoformat(retires_on)
+    except ValueError:
+        return []
+    today = datetime.now(UTC).date()
+    if day <= today:
+        return [f"'{model}' was to be retired on {day}: its provider may refuse it."]
+    return [f"'{model}' retires on {day}."] if day - today < _RETIREMENT_NOTICE else []
+
+
+def _credentials_elsewhere(provider: str, missing: list[str], *, required: bool) -> list[str]:
+    if not missing or required:
+        return []
+    return [f"{', '.join(missing)} is not set; {provider} may find credentials elsewhere. The first call will tell."]
+
+
+def _routing(model: str, provider: str) -> list[str]:
+    if provider == "vertex_ai" and model.startswith("gemini-"):
+        return [f"'{model}' goes to Vertex AI; write 'gemini/{model}' to use a Gemini API key."]
+    return []
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""What the teacher is asked: a template as the system message, the material as tagged blocks in the user message.
+
+A block's tag carries six hex digits of its content's hash, so that no content can close its own block and pose as another.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Literal
+
+Template = Literal["solve", "policy", "generate"]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One question to the teacher. ``template`` names the text that ``system`` is."""
+
+    template: Template
+    system: str
+    user: str
+
+
+def solve(instruction: str, input_text: str, policy_json: str = "") -> Prompt:
+    """Ask for a worked solution of one input; answered by WorkedSolution."""
+    return _prompt("solve", [("task", instruction), ("policy", policy_json or None), ("input", input_text)])
+
+
+def extract_policy(
+    instruction: str, examples: Sequence[Mapping[str, str]], feedback: str = "", current_policy_json: str = ""
+) -> Prompt:
+    """Ask for the policy of a task; answered by PolicyDraft.
+
+    Args:
+        instruction: The run's instruction.
+        examples: Rows of ``{"input", "thinking", "output"}``.
+        feedback: What the run's owner wants changed in the current policy.
+        current_policy_json: The policy the feedback is about.
+    """
+    optional = [("feedback", feedback or None), ("current-policy", current_policy_json or None)]
+    return _prompt("policy", [("task", instruction), ("examples", _lines(examples)), *optional])
+
+
+def generate(
+    instruction: str, policy_json: str, examples: Sequence[Mapping[str, str]], avoid: Sequence[str], count: int
+) -> Prompt:
+    """Ask for new examples; answered by NewExamples.
+
+    Args:
+        instruction: The run's instruction.
+        policy_json: The current policy.
+        examples: Rows of ``{"input", "output"}`` that show form and level.
+        avoid: Inputs that exist already and should not come again.
+        count: How many to make.
+    """
+    shown = [("task", instruction), ("policy", policy_json), ("examples", _lines(examples))]
+    return _prompt("generate", [*shown, ("avoid", _lines(avoid) or None), ("count", str(count))])
+
+
+def _prompt(template: Template, blocks: Sequence[tuple[str, str | None]]) -> Prompt:
+    user = "\n\n".join(_block(tag, content) for tag, content in blocks if content is not None)
+    return Prompt(template=template, system=_template(template), user=user)
+
+
+@cache
+def _template(name: Template) -> str:
+    return (
+        resources.files("nanodistill_mcp.teacher")
+        .joinpath("templates", f"{name}.md")
+        .read_text(encoding="utf-8")
+        .strip()
+    )
+
+
+def _block(tag: str, content: str) -> str:
+    mark = content
+    while True:
+        suffix = hashlib.sha256(mark.encode(errors="replace")).hexdigest()[:6]
+        if (
+            f"</{tag}-{suffix}>" not in content
+        ):  # six digits can be searched for, so the promise is checked, not assumed
+            return f"<{tag}-{suffix}>\n{content}\n</{tag}-{suffix}>"
+        mark = suffix + mark
+
+
+def _lines(rows: Iterable[object]) -> str:
+    return "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)

@@ -1,0 +1,94 @@
+"""What a teacher's completion says: its text, what it cost, and whether an answer of the asked shape can be read from it."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+Verdict = Literal["valid", "invalid", "refused", "truncated", "filtered", "empty"]
+
+FINAL: tuple[Verdict, ...] = ("refused", "truncated", "filtered")
+"""Verdicts on a whole row: asking the same again would be paid for and end the same way."""
+
+_ENDINGS: dict[str, Verdict] = {"refusal": "refused", "content_filter": "filtered", "length": "truncated"}
+
+_A = TypeVar("_A", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A completion as received."""
+
+    text: str
+    finish_reason: str
+    """LiteLLM's, with "refusal" where the model declined: providers mark that in three ways."""
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    usd: float | None
+    """LiteLLM's price of it; None or 0 when LiteLLM does not know the model."""
+
+
+def read_completion(response: Any) -> Completion:
+    """Read a response without judging its text. A tool call's arguments are its text."""
+    choice = response.choices[0] if response.choices else None
+    message = getattr(choice, "message", None)
+    calls = getattr(message, "tool_calls", None)
+    text = str(calls[0].function.arguments if calls else getattr(message, "content", None) or "")
+    declined = _is_refusal(message)
+    usage = getattr(response, "usage", None)
+    details = getattr(usage, "prompt_tokens_details", None)
+    return Completion(
+        text=text,
+        finish_reason="refusal" if declined else str(getattr(choice, "finish_reason", "") or ""),
+        input_tokens=int(getattr(usage, "prompt_tokens", 0) or 0),
+        output_tokens=int(getattr(usage, "completion_tokens", 0) or 0),
+        cached_tokens=int(getattr(details, "cached_tokens", 0) or 0),
+        usd=response._hidden_params.get("response_cost"),  # noqa: SLF001 - where LiteLLM documents it
+    )
+
+
+def judge(answer_type: type[_A], text: str, finish_reason: str) -> tuple[Verdict, _A | None, str]:
+    """Judge an answer as it stands in the journal.
+
+    Returns:
+        The verdict, the answer when it is valid, and in our own words why it is not.
+    """
+    if ending := _ENDINGS.get(finish_reason):
+        return ending, None, ""
+    if not text.strip():
+        return "empty", None, ""
+    value, why = parse(answer_type, text)
+    return ("invalid" if value is None else "valid"), value, why
+
+
+def parse(answer_type: type[_A], text: str) -> tuple[_A | None, str]:
+    """Read an answer from a text; when the text as a whole is none, from the last JSON value in it.
+
+    Returns:
+        The answer, or None and why not, in our own words.
+    """
+    try:
+        return answer_type.model_validate_json(text), ""
+    except ValidationError as error:
+        why = _told(error)
+    from instructor.utils import extract_json_from_codeblock
+
+    try:
+        inner = extract_json_from_codeblock(text)
+        return (answer_type.model_validate_json(inner), "") if inner != text else (None, why)
+    except ValidationError as error:
+        return None, _told(error)
+    except ValueError:  # too long or too deep for the extractor
+        return None, why
+
+
+def _is_refusal(message: Any) -> bool:
+    notes: dict[str, Any] = getattr(message, "provider_specific_fields", None) or {}
+    return bool(getattr(message, "refusal", None) or notes.get("refusal") or notes.get("stop_reason") == "refusal")
+
+
+def _told(error: ValidationError) -> str:
+    """Field and rule of the first errors; never the text that broke the rule."""
+    found = error.errors(include_input=False, include_url=False, include_context=False)[:3]
+    return "; ".join(f"{'.'.join(map(str, each['loc'])) or 'answer'}: {each['type']}" for each in found)
