@@ -20,7 +20,7 @@ from nanodistill_mcp.demo import task, teacher
 from nanodistill_mcp.demo.student import student_path
 from nanodistill_mcp.demo.wire import Says, WireReply, WireRequest, WireServer
 
-KEY = "NANODISTILL_TEST_KEY"
+KEY = "TEST_TEACHER_KEY"
 SECRET = "sk-test-" + "s3cr3t" * 5
 WAIT_S = 90
 
@@ -167,7 +167,7 @@ class Agent:
         with anyio.fail_after(WAIT_S):
             while reply["state"] in ("queued", "running", "paused"):
                 await self.call("get_status", run_id=run_id, wait_s=5)
-                reply = await self.call(stage, run_id=run_id, wait_s=0)
+                reply = await self.call(stage, run_id=run_id, wait_s=0, **arguments)
         return reply
 
     async def until(self, run_id: str, stage: str, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:

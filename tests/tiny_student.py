@@ -3,6 +3,8 @@
 A tiny student has a byte-level BPE tokenizer with a ChatML template, so that every text has tokens, and random weights
 of a real architecture, so that loading, training, generating and exporting run the code a user's student runs.
 """
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
 
 import importlib
 import json
@@ -28,10 +30,40 @@ _ARCHITECTURES = {
     "gemma2": "Gemma2ForCausalLM",
     "gemma3_text": "Gemma3ForCausalLM",
 }
-_WORDS = (
-    "the a user asks assistant system answers reverse word letters please think step by step thinking answer is "
-    "sum of digits plus equals number good bad great awful ticket billing refund positive negative"
-).split()
+_WORDS = [
+    *(
+        "the",
+        "a",
+        "user",
+        "asks",
+        "assistant",
+        "system",
+        "answers",
+        "reverse",
+        "word",
+        "letters",
+        "please",
+        "think",
+        "step",
+    ),
+    *(
+        "by",
+        "thinking",
+        "answer",
+        "is",
+        "sum",
+        "of",
+        "digits",
+        "plus",
+        "equals",
+        "number",
+        "good",
+        "bad",
+        "great",
+        "awful",
+    ),
+    *("ticket", "billing", "refund", "positive", "negative"),
+]
 
 
 def make_tiny(

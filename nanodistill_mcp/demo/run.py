@@ -24,7 +24,7 @@ from nanodistill_mcp.demo.teacher import serving
 from nanodistill_mcp.runs.files import write_atomic, write_lines
 
 TEACHER = "demo"
-KEY_VARIABLE = "NANODISTILL_DEMO_KEY"
+KEY_VARIABLE = "DEMO_TEACHER_KEY"
 USD_PER_MTOK = (2.0, 10.0)
 """A current large model's price, so that the demo shows what such a run would cost. Nothing is paid."""
 

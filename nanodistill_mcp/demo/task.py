@@ -34,12 +34,13 @@ class Message:
     core: str
 
 
-def _data(name: str) -> str:
+def data(name: str) -> str:
+    """The text of one of the demo's data files."""
     return resources.files("nanodistill_mcp.demo").joinpath("data", name).read_text(encoding="utf-8")
 
 
 def _rows(name: str) -> list[dict[str, str]]:
-    return [json.loads(line) for line in _data(name).splitlines() if line.strip()]
+    return [json.loads(line) for line in data(name).splitlines() if line.strip()]
 
 
 def seeds() -> list[dict[str, str]]:
@@ -55,20 +56,20 @@ def held_out() -> list[dict[str, str]]:
 @cache
 def grammar() -> dict[str, Any]:
     """The grammar that messages are written from: slots, cores per queue, openers, closers, context, crossing."""
-    return json.loads(_data("grammar.json"))
+    return json.loads(data("grammar.json"))
 
 
 @cache
 def kind_of_clue() -> dict[str, str]:
     """Every clue word the solver knows, with the kind it points to."""
-    clues = json.loads(_data("clues.json"))
+    clues = json.loads(data("clues.json"))
     return {word: kind for part in ("also", "clues") for kind, words in clues[part].items() for word in words}
 
 
 @cache
 def queue_of_kind() -> dict[str, str]:
     """The queue each kind belongs to."""
-    return json.loads(_data("clues.json"))["queues"]
+    return json.loads(data("clues.json"))["queues"]
 
 
 def clues_in(text: str) -> list[tuple[str, str]]:

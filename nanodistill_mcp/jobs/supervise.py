@@ -152,19 +152,22 @@ class Job:
                     "A student process of an earlier worker still runs.",
                     next_step="Call the tool again in a few seconds.",
                 )
-            with self.paths.log.open("ab") as log:
-                return subprocess.Popen(
-                    [*self.student_command, str(request_path)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    cwd=self.run.paths.root,
-                    env=processes.environment(_STUDENT_ENVIRONMENT),
-                    pass_fds=(trainer_lock, *self._locks),
-                    start_new_session=True,
-                )
+            return self._spawn(request_path, trainer_lock)
         finally:
             os.close(trainer_lock)  # from here only the student's tree holds it
+
+    def _spawn(self, request_path: Path, trainer_lock: int) -> subprocess.Popen[bytes]:
+        with self.paths.log.open("ab") as log:
+            return subprocess.Popen(
+                [*self.student_command, str(request_path)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.run.paths.root,
+                env=processes.environment(_STUDENT_ENVIRONMENT),
+                pass_fds=(trainer_lock, *self._locks),
+                start_new_session=True,
+            )
 
     @property
     def _phase(self) -> Literal["queued", "running", "paused"]:

@@ -1,7 +1,7 @@
 """New examples under the policy: generated in batches, screened, solved again without their answer, and kept if both agree.
 
-The work goes in rounds of a fixed size whose prompts depend only on the answers before them, taken in order. So a worker
-that starts again asks exactly the same questions, finds them in the journal, and pays for none of them twice.
+The work goes in rounds whose prompts depend only on the answers before them, taken in order. So a worker that starts again
+asks exactly the same questions, finds them in the journal, and pays for none of them twice.
 """
 
 import hashlib
@@ -128,28 +128,30 @@ async def amplify(job: Job) -> dict[str, Any]:
 async def _fill(job: Job, teacher: Teacher, pool: _Pool, traces: list[Trace], target: int, options: Options) -> str:
     """Run rounds until the target is reached. Returns what stopped it early, if anything did."""
     barren = 0
-    round_number = 0
+    next_batch = 0
+    per_call = options.examples_per_call or plan.EXAMPLES_PER_CALL
     while len(pool.examples) < target:
         await job.checkpoint()
         before = len(pool.examples)
-        candidates = await _generate_round(teacher, pool, traces, round_number, options, job)
+        batches = min(BATCHES_PER_ROUND, math.ceil((target - before) / per_call))
+        candidates = await _generate_round(job, teacher, pool, traces, range(next_batch, next_batch + batches), options)
+        next_batch += batches
         fresh = [candidate for candidate in candidates if pool.screen(candidate)]
         fresh = _without_repeats(pool, fresh)
         await _verify(job, teacher, pool, fresh, target, options)
         gained = len(pool.examples) - before
-        job.event("round", number=round_number, candidates=len(candidates), solved=len(fresh), accepted=gained)
+        job.event("round", batches=batches, candidates=len(candidates), solved=len(fresh), accepted=gained)
         job.progress(
             min(len(pool.examples), target), target, "generating and verifying examples", rejected=len(pool.rejected)
         )
         barren = barren + 1 if gained < math.ceil(0.1 * max(1, len(candidates))) else 0
         if barren >= BARREN_ROUNDS:
             return "saturation"
-        round_number += 1
     return ""
 
 
 async def _generate_round(
-    teacher: Teacher, pool: _Pool, traces: list[Trace], round_number: int, options: Options, job: Job
+    job: Job, teacher: Teacher, pool: _Pool, traces: list[Trace], numbers: range, options: Options
 ) -> list[_Candidate]:
     task = job.run.manifest.spec.instruction
     policy_json = for_teacher(pool.policy)
@@ -157,8 +159,7 @@ async def _generate_round(
     avoid = [example.input for example in pool.examples[-AVOID_SHOWN:] if example.origin == "synthetic"]
     batches: dict[int, list[_Candidate]] = {}
 
-    async def one(batch: int) -> None:
-        number = round_number * BATCHES_PER_ROUND + batch
+    async def one(number: int) -> None:
         shown = _exemplars(traces, number)
         prompt = prompts.generate(
             task, policy_json, [{"input": t.input, "output": t.output} for t in shown], avoid, per_call
@@ -169,15 +170,15 @@ async def _generate_round(
             )
         except RowDeclined as declined:
             job.event("batch_declined", batch=number, reason=declined.reason)
-            batches[batch] = []
+            batches[number] = []
             return
-        batches[batch] = [
+        batches[number] = [
             _Candidate(f"g{number:04d}-{i}", item.input, item.output, [t.id for t in shown], answer.call_id)
             for i, item in enumerate(answer.value.examples)
         ]
 
-    await all_done(partial(one, batch) for batch in range(BATCHES_PER_ROUND))
-    return [candidate for batch in sorted(batches) for candidate in batches[batch]]
+    await all_done(partial(one, number) for number in numbers)
+    return [candidate for number in sorted(batches) for candidate in batches[number]]
 
 
 async def _verify(

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,9 +108,20 @@ def split(rows: list[Row], share: float | None, seed: int, *, tests: list[Row] |
     else:
         count = min(round(share * len(learnable)), len(learnable) - 2)
     by_hash = sorted(learnable, key=lambda row: hashlib.sha256(f"{seed}\0{row[0]}".encode()).digest())
-    chosen = {source for source, _ in by_hash[:count]}
+    chosen = set(_spare(by_hash)[:count])
     seeds = [_seed(f"s{i:04d}", row, "held_out" if row[0] in chosen else "train") for i, row in enumerate(learnable, 1)]
     return seeds + [_seed(f"t{i:05d}", row, "held_out") for i, row in enumerate(tests or [], 1)]
+
+
+def _spare(rows: list[Row]) -> list[str]:
+    """Inputs in the order they may be held out: first those whose output others have too, so that each stays learnable."""
+    left = Counter(output for _, output in rows)
+    first: list[str] = []
+    last: list[str] = []
+    for source, output in rows:
+        left[output] -= 1
+        (first if left[output] else last).append(source)
+    return first + last
 
 
 def digest(seeds: list[Seed]) -> str:

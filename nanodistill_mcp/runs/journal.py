@@ -56,9 +56,13 @@ def read_journal(path: Path) -> JournalReading:
     """Read a journal without touching it. A missing file reads as an empty journal."""
     try:
         with open_plain(path) as stream:
-            data = stream.read()
+            return parse(stream.read())
     except FileNotFoundError:
         return JournalReading()
+
+
+def parse(data: bytes) -> JournalReading:
+    """Read a journal's bytes."""
     whole, _, torn = data.rpartition(b"\n")
     lines = (whole + b"\n").splitlines(keepends=True) if whole else []
     records = [decode(line) for line in lines]

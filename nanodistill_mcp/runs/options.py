@@ -10,9 +10,8 @@ Share = Annotated[float, Field(ge=0, le=0.9)]
 class Options(BaseModel):
     """What a caller may set. An option left out is resolved from the preset, the data and the machine."""
 
-    model_config = ConfigDict(
-        extra="forbid", defer_build=True
-    )  # built when a run is made, not when a client starts the server
+    # defer_build: built when a run is made, not when a client starts the server
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     # The data
     test_path: str | None = Field(

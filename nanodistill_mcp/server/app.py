@@ -58,15 +58,16 @@ def spend_reply(run: Run) -> SpendReply:
 def stage_reply(run: Run, stage: Stage) -> StageReply:
     """Everything an agent needs to know of a stage."""
     found = states.stage_status(run, stage)
+    result = result_of(run, found) if found.state is State.DONE else {}
     return StageReply(
         run_id=run.run_id,
         stage=stage,
         state=found.state,
         done=found.done,
         total=found.total,
-        message=found.message,
+        message=in_words(stage, result) if result else found.message,
         live=found.live if found.state.active else {},
-        result=result_of(run, found) if found.state is State.DONE else {},
+        result=result,
         spend=spend_reply(run),
         artifacts=artifact_list(run),
         next_step=next_step(run, found),
@@ -81,6 +82,39 @@ def result_of(run: Run, found: StageStatus) -> dict[str, Any]:
             return states.stage_result(run, found.stage) or {}
         case "synthesize_cot" | "extract_policy" | "amplify":
             return found.exit.summary if found.exit else {}
+
+
+def in_words(stage: Stage, result: dict[str, Any]) -> str:
+    """What a finished stage found, in a sentence that can be passed on to the user."""
+    match stage:
+        case "synthesize_cot":
+            held_out = (
+                f", and on {result['held_out_agree']} of {result['held_out_solved']} held-out ones"
+                if result["held_out_solved"]
+                else ""
+            )
+            return f"The teacher agrees on {result['train_agree']} of {result['train_solved']} examples{held_out}."
+        case "extract_policy":
+            return f"Policy version {result['version']} is written; answers are compared by the checker {result['checker']}."
+        case "amplify":
+            missing = f", {result['missing']} missing (stopped by {result['stopped_by']})" if result["missing"] else ""
+            return f"{result['accepted']} examples are accepted{missing}; {sum(result['rejected'].values())} were rejected."
+        case "train":
+            losses = f"loss {result['first_train_loss']:.3f} to {result['final_train_loss']:.3f}"
+            return f"Trained {result['iterations']} iterations in {result['elapsed_s']:.0f} s, {losses}; the best checkpoint is of iteration {result['best_iteration']}."
+        case "evaluate":
+            return str(result["verdict"])
+        case "export_gguf":
+            parity = result["parity"]
+            checked = f"llama.cpp loads it and agrees on {parity['strings_equal']} of {parity['strings_checked']} tokenized texts"
+            asked = (
+                f"; it answers {result['accuracy']['correct']} of {result['accuracy']['rows']} held-out examples rightly"
+                if "accuracy" in result
+                else ""
+            )
+            return f"model.gguf is written ({result['gguf_bytes'] / 1e6:.1f} MB, {result['quantization']}); {checked}{asked}. In the run's folder: {result['ollama']}"
+        case "compare_models":
+            return f"{len(result['rows'])} prompts are answered by {', '.join(result['models'])}."
 
 
 def status_reply(run: Run, *, detail: bool) -> StatusReply:

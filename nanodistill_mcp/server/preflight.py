@@ -3,7 +3,7 @@
 import os
 import re
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,31 +22,47 @@ _TIMEOUT_S = 40.0
 _LOOKED_AT = re.compile(r"KEY|TOKEN|SECRET|CREDENTIAL|PROJECT|LOCATION|REGION|PROFILE|ACCOUNT|API_BASE|API_VERSION")
 
 
-async def inspect_both(endpoint: TeacherEndpoint, student: str) -> tuple[TeacherFacts, StudentFacts]:
+async def inspect_both(
+    endpoint: TeacherEndpoint, student: str, check_teacher: Callable[[TeacherFacts], None]
+) -> tuple[TeacherFacts, StudentFacts]:
     """What can be known of teacher and student without spending anything.
 
-    Raises:
-        NanodistillError: One of them is not usable; says why and what to do.
-    """
-    found: list[TeacherFacts | StudentFacts | NanodistillError] = []
+    Args:
+        endpoint: The teacher.
+        student: The student.
+        check_teacher: Raises when this teacher cannot be used as it is configured.
 
-    async def one(check: Callable[[], Awaitable[TeacherFacts | StudentFacts]]) -> None:
+    Raises:
+        NanodistillError: One of them is not usable, or both; says why and what to do.
+    """
+    teachers: list[TeacherFacts] = []
+    students: list[StudentFacts] = []
+    failures: dict[str, NanodistillError] = {}
+
+    async def look_at_teacher() -> None:
         try:
-            found.append(await check())
+            facts = await inspect_teacher(endpoint)
+            check_teacher(facts)
+            teachers.append(facts)
         except NanodistillError as error:  # raised below, when the other check has ended too
-            found.append(error)
+            failures["teacher"] = error
+
+    async def look_at_student() -> None:
+        try:
+            students.append(await inspect_student(student))
+        except NanodistillError as error:
+            failures["student"] = error
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(one, partial(inspect_teacher, endpoint))
-        tasks.start_soon(one, partial(inspect_student, student))
-    match found:
-        case [TeacherFacts() as teacher, StudentFacts() as facts] | [
-            StudentFacts() as facts,
-            TeacherFacts() as teacher,
-        ]:
-            return teacher, facts
-        case _:
-            raise next(error for error in found if isinstance(error, NanodistillError))
+        tasks.start_soon(look_at_teacher)
+        tasks.start_soon(look_at_student)
+    match [failures[what] for what in ("teacher", "student") if what in failures]:
+        case []:
+            return teachers[0], students[0]
+        case [error]:
+            raise error
+        case [first, second, *_]:
+            raise type(first)(f"{first} Also: {second.what}", next_step=second.next_step)
 
 
 async def inspect_teacher(endpoint: TeacherEndpoint) -> TeacherFacts:

@@ -1,5 +1,6 @@
 """The tools: their words, their arguments, and the few lines each takes."""
 
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from mcp.server.mcpserver import Context
@@ -110,8 +111,8 @@ async def create_run(
     else:
         await ctx.report_progress(0, 2, "checking teacher and student")
         if existing is None:
-            teacher_facts, student_facts = await inspect_both(request.endpoint, request.student)
-            plan.check_teacher(teacher_facts, request.endpoint, request.options)
+            check = partial(plan.check_teacher, endpoint=request.endpoint, options=request.options)
+            teacher_facts, student_facts = await inspect_both(request.endpoint, request.student, check)
             manifest = plan.make_manifest(request, teacher_facts, student_facts)
         else:  # refused by the store, which shows the difference
             manifest = existing.manifest.model_copy(update={"spec": request.spec})

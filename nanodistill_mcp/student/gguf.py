@@ -189,7 +189,7 @@ def _check_range(name: str, block: Floats, kind: Type) -> None:
             f"The tensor {name} of the trained student holds values that are not numbers.",
             next_step="Train again with a lower learning_rate, then call export_gguf.",
         )
-    if kind == Type.F16 and largest > np.finfo(np.float16).max:
+    if kind == Type.F16 and largest > float(np.finfo(np.float16).max):
         raise ExportError(
             f"The tensor {name} holds values beyond what F16 can store.",
             next_step="Call export_gguf with quantization BF16 or Q8_0.",

@@ -56,9 +56,9 @@ def family_of(model_type: str) -> Family:
     Raises:
         ExportError: It is not one that is known to convert rightly.
     """
-    family = _FAMILIES.get(model_type)
+    family = FAMILIES.get(model_type)
     if family is None:
-        raise refused(f"This student's model family is not one of {', '.join(_FAMILIES)}: no GGUF file was written.")
+        raise refused(f"This student's model family is not one of {', '.join(FAMILIES)}: no GGUF file was written.")
     return family
 
 
@@ -248,7 +248,7 @@ def _qwen35_missing(args: Args) -> str:
     return "its experts" if args.num_experts else ""
 
 
-_FAMILIES: dict[str, Family] = {
+FAMILIES: dict[str, Family] = {
     "llama": Family(MODEL_ARCH.LLAMA, _pairs_beside_each_other, missing=_llama_missing),
     "mistral": Family(MODEL_ARCH.LLAMA, _pairs_beside_each_other, missing=_llama_missing),
     "qwen2": Family(MODEL_ARCH.QWEN2),

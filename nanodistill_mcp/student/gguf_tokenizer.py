@@ -36,6 +36,9 @@ _PATTERNS: dict[str, str] = {
         rf"|\p{{N}}{{1,3}}|{_SLASHED_PUNCTUATION}|{_TAIL}"
     ): "gpt-4o",
 }
+_NEVER_MERGED = "ÿ ÿ"
+"""llama.cpp insists on a merge, and some tokenizers have none: UTF-8 has no byte 255, so this one never happens."""
+
 _FIXED_DATE = "{%- set date_string = '26 Jul 2024' %}"
 _PHI3_TOKENS = ("</s>", "<unk>", "<s>", "<|endoftext|>")
 
@@ -65,9 +68,7 @@ class GgufTokenizer:
         writer.add_token_list(self.tokens)
         writer.add_token_types(self.types)
         if self.merges is not None:
-            # Not add_token_merges: it leaves an empty list out, and a tokenizer without merges is still one.
-            strings = gguf.GGUFValueType.STRING
-            writer.add_key_value(gguf.Keys.Tokenizer.MERGES, self.merges, gguf.GGUFValueType.ARRAY, strings)
+            writer.add_token_merges(self.merges)
         if self.scores is not None:
             writer.add_token_scores(self.scores)
         for role, token_id in self.special_ids.items():
@@ -132,7 +133,8 @@ def _tokens(spec: dict[str, Any], vocab_size: int, *, by_bytes: bool) -> tuple[l
 
 
 def _merges(spec: dict[str, Any]) -> list[str]:
-    return [merge if isinstance(merge, str) else " ".join(merge) for merge in spec["model"]["merges"]]
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in spec["model"]["merges"]]
+    return merges or [_NEVER_MERGED]
 
 
 def _scores(spec: dict[str, Any], tokens: list[str]) -> list[float]:

@@ -28,7 +28,7 @@ from nanodistill_mcp.student.requests import Message
 _ANSWER_TIMEOUT_S = 1800
 _SMALL_BYTES = 50_000_000
 _FORCED = 1e6
-_PROBE = "Xylophone systems first."
+_PROBE = ("Xylophone systems first.", "Which colour?")
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Answer:
     text: str
     tokens: list[int]
     completion_tokens: int
+    """Without the token that ended the answer."""
     finish_reason: Literal["stop", "length"]
 
 
@@ -139,11 +140,17 @@ class LlamaCpp:
 
     @cached_property
     def _keeps_system(self) -> bool:
-        messages = [{"role": "system", "content": _PROBE}, {"role": "user", "content": "Hello"}]
+        """Whether the template itself has a place for a system message.
+
+        Where it has none llama.cpp puts the text before the user's without anything but white space between.
+        """
+        system, user = _PROBE
         try:
-            return _PROBE in self._rendered(messages)
-        except ExportError:  # how a template says that it takes no system message
+            text = self._rendered([{"role": "system", "content": system}, {"role": "user", "content": user}])
+        except ExportError:  # a template may also refuse
             return False
+        before_user, found, _ = text.partition(user)
+        return bool(found) and bool(before_user.rpartition(system)[2].strip()) and system in before_user
 
     def _rendered(self, messages: list[Message]) -> str:
         return self._post("/apply-template", {"messages": messages})["prompt"]
@@ -152,11 +159,12 @@ class LlamaCpp:
         """Answer greedily until a stop token or ``max_tokens``. Special tokens are left out of the text."""
         body = {"prompt": prompt_ids, "n_predict": max_tokens, "temperature": 0, "return_tokens": True}
         reply = self._post("/completion", body | {"cache_prompt": True})
+        stopped = reply["stop_type"] != "limit"
         return Answer(
             text=reply["content"],
             tokens=reply["tokens"],
-            completion_tokens=reply["tokens_predicted"],
-            finish_reason="length" if reply["stop_type"] == "limit" else "stop",
+            completion_tokens=reply["tokens_predicted"] - stopped,
+            finish_reason="stop" if stopped else "length",
         )
 
     def log_probabilities(self, ids: Sequence[int], vocab_size: int) -> npt.NDArray[np.float32]:

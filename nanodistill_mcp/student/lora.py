@@ -42,10 +42,11 @@ def train(request: TrainRequest) -> TrainResult:
     student_path = models.fetch(request.student, request.metrics_path)
     control = Control(request.control_path)
     with control.listening(), models.memory_errors():
-        return _train(request, student_path, control)
+        return train_here(request, student_path, control)
 
 
-def _train(request: TrainRequest, student_path: Path, control: Control) -> TrainResult:
+def train_here(request: TrainRequest, student_path: Path, control: Control) -> TrainResult:
+    """Train a student whose folder is known, under a control of the caller's."""
     model, tokenizer = models.load(student_path)
     chat = ChatForm(tokenizer)
     asked = request.recipe
@@ -119,7 +120,7 @@ def _run(
     )
     try:
         session.begin()
-        with _silent():
+        with silent():
             trainer.train(
                 model,
                 optimizer,
@@ -210,7 +211,7 @@ def _evenly(rows: Sequence[Row], most: int) -> list[Row]:
     return [rows[index * len(rows) // most] for index in range(most)]
 
 
-class _NoUI:
+class NoUI:
     """Stands in for the trainer's table of the terminal, which would go to the log as escape sequences."""
 
     def __init__(self, *_of_the_trainer: object, **_named: object) -> None: ...
@@ -228,11 +229,11 @@ class _NoUI:
 
 
 @contextmanager
-def _silent() -> Generator[None]:
+def silent() -> Generator[None]:
     """Replace the trainer's user interface, a private name that another version may not have."""
     own = getattr(trainer, "TrainUI", None)
     if own is not None:
-        trainer.TrainUI = _NoUI  # pyright: ignore[reportPrivateImportUsage]
+        trainer.TrainUI = NoUI  # pyright: ignore[reportPrivateImportUsage]
     try:
         yield
     finally:

@@ -14,7 +14,8 @@ Message = dict[str, str]
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)  # the server imports them and uses few
+    # defer_build: the server imports all of them at its start and uses few
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class InspectRequest(_Record):

@@ -165,7 +165,7 @@ async def test_a_wrong_key_stops_the_stage_after_one_try_and_says_where_the_key_
         await agent.create()
         reply = await agent.finish("tickets", "synthesize_cot")
         assert reply["state"] == "failed"
-        assert "NANODISTILL_TEST_KEY" in reply["message"]
+        assert "TEST_TEACHER_KEY" in reply["message"]
         assert "client's configuration" in reply["message"]
         assert SECRET not in json.dumps(reply)
         assert len(bench.teacher.asked) <= 16

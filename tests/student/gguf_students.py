@@ -7,7 +7,7 @@ Norms and biases are random too: at their usual one and zero a forgotten shift o
 import importlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tests.tiny_student import CHAT_TEMPLATE, make_tiny
 
@@ -215,3 +215,28 @@ def _read_tokenizer(out_dir: Path) -> dict[str, Any]:
 
 def _write_tokenizer(out_dir: Path, spec: dict[str, Any]) -> None:
     (out_dir / "tokenizer.json").write_text(json.dumps(spec))
+
+
+def random_adapter(student_dir: Path, adapter_dir: Path, kind: str = "lora") -> Path:
+    """Write an adapter that changes what a student says, without training one."""
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+    from mlx_lm.tuner.utils import linear_to_lora_layers
+    from mlx_lm.utils import load_model
+
+    adapter_dir.mkdir(parents=True, exist_ok=True)
+    parameters = {"rank": 4, "scale": 2.0, "dropout": 0.0}
+    model: Any = load_model(student_dir)[0]
+    model.freeze()
+    if kind == "full":
+        model.layers[-1].unfreeze()
+    else:
+        linear_to_lora_layers(model, -1, parameters, use_dora=kind == "dora")
+    mx.random.seed(11)
+    trained: dict[str, mx.array] = {}
+    for name, weight in cast("list[tuple[str, mx.array]]", tree_flatten(model.trainable_parameters())):
+        trained[name] = weight * 1.2 if name.endswith(".m") else weight + 0.1 * mx.random.normal(weight.shape)
+    mx.save_safetensors(str(adapter_dir / "adapters.safetensors"), trained)
+    config = {"fine_tune_type": kind, "num_layers": -1, "lora_parameters": parameters}
+    (adapter_dir / "adapter_config.json").write_text(json.dumps(config))
+    return adapter_dir

@@ -1,4 +1,6 @@
 """Chat templates differ; what a student learns must be what it has to write after the prompt it will be given."""
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
 
 from pathlib import Path
 

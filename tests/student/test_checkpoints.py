@@ -1,4 +1,6 @@
 """A checkpoint is whole or absent, and a damaged one is as good as absent."""
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
 
 import json
 import os

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,13 @@ def test_training_lowers_the_loss_and_leaves_an_adapter_and_a_result(tmp_path: P
 
 def test_a_run_that_is_killed_twice_ends_as_if_it_had_not_been(tmp_path: Path, student: Path) -> None:
     """SIGKILL at any moment costs time and nothing else: with dropout, accumulation and a best checkpoint, to the bit."""
-    changes = {"iters": 120, "lora_dropout": 0.1, "grad_accumulation_steps": 2, "lr_schedule": "linear", "train": 21}
+    changes: dict[str, Any] = {
+        "iters": 120,
+        "lora_dropout": 0.1,
+        "grad_accumulation_steps": 2,
+        "lr_schedule": "linear",
+        "train": 21,
+    }
     straight = training(tmp_path / "straight", student, **changes)
     killed = training(tmp_path / "killed", student, **changes)
 

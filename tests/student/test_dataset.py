@@ -1,4 +1,6 @@
 """Rows become batches: nothing is cut, the loss counts the answer and its end, every row has its turn."""
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
 
 from collections import Counter
 from pathlib import Path
@@ -40,7 +42,7 @@ def test_the_loss_counts_the_answer_and_the_token_that_ends_it_and_nothing_else(
     _, number = default_loss(model, tokens, counted)
 
     targets: list[str] = []
-    for row, (first, last) in zip(np.array(tokens), counted.tolist(), strict=True):
+    for row, (first, last) in zip(np.array(tokens), np.array(counted), strict=True):
         targets.append(chat.tokenizer.decode(row[first : last + 1].tolist()))
         assert row[last] in chat.stop_ids
         assert not row[last + 1 :].any()

@@ -1,9 +1,12 @@
 """Training in this process: the recipe's variants, its limits, and the ways it ends."""
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
 
 import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import pytest
@@ -13,7 +16,7 @@ from nanodistill_mcp.errors import NanodistillError, TrainingError, UserInputErr
 from nanodistill_mcp.runs.files import sha256_of, write_json
 from nanodistill_mcp.student import checkpoints
 from nanodistill_mcp.student.control import Control, Want
-from nanodistill_mcp.student.lora import VALIDATION_ROWS_AT_MOST, _train, learning_rate, train
+from nanodistill_mcp.student.lora import VALIDATION_ROWS_AT_MOST, learning_rate, train, train_here
 from nanodistill_mcp.student.requests import TrainRequest
 from tests.student.bench import conversation, events, recipe, training, write_jsonl
 from tests.tiny_student import make_tiny
@@ -48,7 +51,7 @@ class CancelAt(Control):
     ids=lambda changes: ",".join(f"{name}={value}" for name, value in changes.items()),
 )
 def test_each_kind_of_recipe_learns_and_its_adapter_loads_in_mlx_lm(
-    tmp_path: Path, student: Path, changes: dict[str, object]
+    tmp_path: Path, student: Path, changes: dict[str, Any]
 ) -> None:
     """The adapter is the product: mlx_lm.load must take it, with exactly the trained weights."""
     request = training(tmp_path, student, **changes)
@@ -90,7 +93,7 @@ def test_students_of_every_family_are_trained(tmp_path: Path, arch: str) -> None
     ],
 )
 def test_a_recipe_that_does_not_fit_the_student_is_refused_by_name(
-    tmp_path: Path, quantized_student: Path, changes: dict[str, object], said: str
+    tmp_path: Path, quantized_student: Path, changes: dict[str, Any], said: str
 ) -> None:
     """MLX says "no gradient" and "at least one argument"."""
     with pytest.raises(UserInputError, match=said):
@@ -204,11 +207,11 @@ def test_a_cancelled_training_goes_on_from_its_last_update_and_ends_alike(
     tmp_path: Path, student: Path, stop_at: int
 ) -> None:
     """Also before the first update, between two (every third batch), and inside an evaluation (at 6 and 12)."""
-    changes = {"iters": 12, "grad_accumulation_steps": 3, "steps_per_eval": 6, "lora_dropout": 0.1}
+    changes: dict[str, Any] = {"iters": 12, "grad_accumulation_steps": 3, "steps_per_eval": 6, "lora_dropout": 0.1}
     expected = train(training(tmp_path / "straight", student, **changes))
     request = training(tmp_path / "stopped", student, **changes)
 
-    stopped = _train(request, student, CancelAt(request, stop_at))
+    stopped = train_here(request, student, CancelAt(request, stop_at))
     result = train(request)
 
     assert stopped.stopped == "cancelled"

@@ -1,4 +1,6 @@
 """What a student is, what is refused as one, and how one that is only on the hub gets here."""
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
 
 import json
 import os

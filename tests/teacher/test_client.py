@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import logging
+import random
 import time
 
 import pytest
@@ -256,14 +258,19 @@ async def test_a_question_that_alone_breaks_the_server_is_declined_while_others_
     """One input that crashes a local server must not end a stage of five hundred."""
     openai_desk.script = lambda request: Breaks("reset") if "cursed" in request.user else GOOD
 
-    async with openai_desk.teacher(backoff_s=0.05) as teacher:
+    async with openai_desk.teacher() as teacher:
+        await teacher.ask(question("before"), WorkedSolution)
         cursed = asyncio.create_task(teacher.ask(question("cursed"), WorkedSolution))
-        others = [asyncio.create_task(teacher.ask(prompt, WorkedSolution)) for prompt in questions(8)]
-        first = await teacher.ask(question("before"), WorkedSolution) if cursed.done() else None
-        results = await asyncio.gather(cursed, *others, return_exceptions=True)
+        async with asyncio.timeout(10):
+            while len(openai_desk.requests) < 2:
+                await asyncio.sleep(0.001)
+        await teacher.ask(question("meanwhile"), WorkedSolution)
+        with pytest.raises(RowDeclined) as caught:
+            await cursed
+        after = await teacher.ask(question("after"), WorkedSolution)
 
-    assert first is None
-    assert isinstance(results[0], RowDeclined | TeacherError)
+    assert caught.value.reason == "empty"
+    assert after.value.answer == "4"
 
 
 async def test_an_address_where_nobody_listens_is_named(desk: Desk) -> None:
@@ -366,3 +373,44 @@ async def test_a_provider_s_key_is_not_sent_to_another_address(
         await teacher.ask(question(), WorkedSolution)
 
     assert "sk-of-openai" not in json.dumps(openai_desk.requests[0].headers)
+
+
+async def test_a_storm_of_faults_leaves_every_question_answered_and_none_paid_twice(desk: Desk) -> None:
+    """Three in ten requests fail in some way; what is answered is answered once."""
+    faults: list[WireReply] = [
+        Fails("server"),
+        Fails("overloaded"),
+        Fails("rate_limit", headers={"retry-after": "0"}),
+        Breaks("reset"),
+        Breaks("half_json"),
+        Breaks("html"),
+        BAD,
+    ]
+    dice = random.Random(7)
+    desk.script = lambda _: dice.choice(faults) if dice.random() < 0.3 else GOOD
+
+    async with desk.teacher(concurrency=16) as teacher:
+        asked = [teacher.ask(prompt, WorkedSolution) for prompt in questions(120)]
+        results = await asyncio.gather(*asked, return_exceptions=True)
+
+    unread = [result for result in results if isinstance(result, RowDeclined)]
+    assert all(result.reason == "invalid" for result in unread), "two unreadable answers in a row"
+    assert len(results) - len(unread) == len([r for r in desk.records("verdict") if r["verdict"] == "valid"])
+    assert not [result for result in results if isinstance(result, Exception) and not isinstance(result, RowDeclined)]
+
+
+async def test_nothing_is_printed_whatever_happens(
+    desk: Desk, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker's log is an artifact; LiteLLM would write prompts to it, and Instructor the teacher's words."""
+    with caplog.at_level(logging.INFO):
+        desk.answers(BAD, Fails("server"), GOOD, then=Fails("auth"))
+        async with desk.teacher() as teacher:
+            await teacher.ask(question("a very private question"), WorkedSolution)
+            with pytest.raises(ConfigurationError):
+                await teacher.ask(question(), WorkedSolution)
+
+    written = "".join(capfd.readouterr())
+    assert "private" not in written + caplog.text
+    assert "Two and two" not in written + caplog.text
+    assert written == ""
