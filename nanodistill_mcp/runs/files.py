@@ -143,7 +143,7 @@ def read_object(path: Path) -> dict[str, Any] | None:
         raise DamagedRunError(
             f"{path.name} of this run is not a JSON object.", next_step="Restore the file from a copy."
         )
-    return value
+    return value  # pyright: ignore[reportUnknownVariableType]
 
 
 def append_line(path: Path, value: dict[str, Any]) -> None:

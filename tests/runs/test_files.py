@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -210,9 +211,15 @@ def test_what_stands_in_a_files_place_is_damage_and_never_makes_the_reader_wait(
             path.symlink_to(tmp_path / "elsewhere")
         case _:
             path.symlink_to(path)
-    for read in (read_json, lambda p: list(read_lines(p)), count_lines, lambda p: tail_lines(p, 1)):
+    readers: list[Callable[[], object]] = [
+        lambda: read_json(path),
+        lambda: list(read_lines(path)),
+        lambda: count_lines(path),
+        lambda: tail_lines(path, 1),
+    ]
+    for read in readers:
         with pytest.raises(DamagedRunError):
-            read(path)
+            read()
 
 
 def test_the_tail_is_found_whatever_the_block_size(tmp_path: Path) -> None:

@@ -303,10 +303,10 @@ def test_plain_names_are_run_ids(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    (
+    [
         *("", ".", "..", "a/b", "/a", "-a", "_a", ".a", "a.", "a..b", "a b", "a\n", "a\0", "é", "\uff41", "x" * 65),
         *("con", "NUL.txt", "Com1", "lpt9.a", "a\\b", "a:b", "~", "%2e", "a\u202eb"),
-    ),
+    ],
 )
 def test_names_that_could_mean_another_place_are_refused(name: str) -> None:
     """A run id becomes a folder, a URI and a command-line argument."""
