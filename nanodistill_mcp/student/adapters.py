@@ -72,7 +72,8 @@ def write_adapter(adapter_dir: Path, recipe: Recipe, student: str, weights: dict
     """
     adapter_dir.mkdir(parents=True, exist_ok=True)
     adapter_path = adapter_dir / ADAPTER_FILE
-    adapter_path.unlink(missing_ok=True)
+    for stale in (adapter_path, *adapter_dir.glob(f".{ADAPTER_FILE}.*")):
+        stale.unlink(missing_ok=True)
     configuration = {
         "fine_tune_type": recipe.fine_tune_type,
         "num_layers": recipe.num_layers,

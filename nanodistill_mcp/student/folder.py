@@ -77,6 +77,12 @@ class StudentFolder:
             return ""
         return match[1] if match else ""
 
+    @property
+    def identity(self) -> str:
+        """Tells this student from another, wherever its folder lies: its configuration, and the size of its weights."""
+        sizes = [[path.name, path.stat().st_size] for path in self.weight_paths]
+        return json.dumps([self.config, sizes], sort_keys=True)
+
     def check_safe(self) -> None:
         """Refuse what asks to run code of its own, and what MLX-LM has no architecture for.
 

@@ -36,8 +36,8 @@ class Remote:
     """What the hub says of a student. Its small files are here; its weights may not be."""
 
     folder: Path
-    parameters: int
-    """Elements of its tensors; packed ones count as one. 0 when the hub does not say."""
+    elements: dict[str, int]
+    """Elements of its tensors by type, packed ones in U32; empty when the hub does not say."""
     weight_bytes: int
     licence: str
 
@@ -65,7 +65,7 @@ def look_up(repo_id: str) -> Remote:
     card = info.card_data.to_dict() if info.card_data else {}
     return Remote(
         folder=Path(folder),
-        parameters=info.safetensors.total if info.safetensors else 0,
+        elements=dict(info.safetensors.parameters) if info.safetensors else {},
         weight_bytes=sum(weights),
         licence=str(card.get("license") or ""),
     )

@@ -21,6 +21,7 @@ from nanodistill_mcp.student.adapters import attach_adapter, blocks, trained, wr
 from nanodistill_mcp.student.chat import ChatForm, Row
 from nanodistill_mcp.student.control import Control
 from nanodistill_mcp.student.dataset import Rows, read_rows, require_rows, training_batches
+from nanodistill_mcp.student.folder import StudentFolder
 from nanodistill_mcp.student.requests import Recipe, TrainRequest, TrainResult
 from nanodistill_mcp.student.session import Ending, Session, Stopped
 
@@ -69,13 +70,14 @@ def train_here(request: TrainRequest, student_path: Path, control: Control) -> T
         checkpoints_dir=request.checkpoints_dir,
         metrics_path=request.metrics_path,
         control=control,
-        fingerprint=_fingerprint(request, recipe),
+        fingerprint=_fingerprint(request, student_path, recipe),
     )
     ending = _run(session, recipe, model, optimizer, training.rows)
     progress = session.progress
     best = progress.best_iteration or progress.iteration
     return TrainResult(
         stopped=ending,
+        student_path=student_path,
         iterations=progress.iteration,
         best_iteration=best,
         first_train_loss=progress.first_loss,
@@ -184,10 +186,14 @@ def _fitted(recipe: Recipe, rows: int, layers: int) -> Recipe:
     )
 
 
-def _fingerprint(request: TrainRequest, recipe: Recipe) -> str:
+def _fingerprint(request: TrainRequest, student_path: Path, recipe: Recipe) -> str:
     """A hash of all that decides how training goes."""
     files = [request.dataset_dir / name for name in ("train.jsonl", "valid.jsonl")]
-    parts = [request.student, recipe.model_dump_json(), *(sha256_of(path) for path in files if path.exists())]
+    parts = [
+        StudentFolder(student_path).identity,
+        recipe.model_dump_json(),
+        *(sha256_of(path) for path in files if path.exists()),
+    ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -56,7 +56,7 @@ def inspect(request: InspectRequest) -> StudentFacts:
         student=request.student,
         student_path=folder.path if remote is None else None,
         model_type=folder.model_type,
-        parameters=folder.parameters if remote is None else remote.parameters * (32 // bits if bits else 1),
+        parameters=folder.parameters if remote is None else _parameters(remote, bits),
         bytes_on_disk=folder.bytes_on_disk,
         bytes_to_download=0 if remote is None else remote.weight_bytes,
         layers=folder.layers,
@@ -172,6 +172,11 @@ def _find(student: str) -> tuple[StudentFolder, hub.Remote | None]:
         return here, None
     remote = hub.look_up(student)
     return StudentFolder(remote.folder), remote
+
+
+def _parameters(remote: hub.Remote, bits: int | None) -> int:
+    """How many parameters a student on the hub has; the few that are not packed are left out of a quantized one's."""
+    return remote.elements.get("U32", 0) * 32 // bits if bits else sum(remote.elements.values())
 
 
 def _is_path(student: str) -> bool:

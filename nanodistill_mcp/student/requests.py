@@ -91,6 +91,7 @@ class TrainResult(_Record):
     """How training ended. ``best_iteration`` is the checkpoint the adapter was taken from."""
 
     stopped: Literal["finished", "early", "cancelled"]
+    student_path: Path | None = Field(default=None, description="The folder the student was loaded from.")
     iterations: int
     best_iteration: int
     first_train_loss: float | None = Field(description="Of the first batch, before any update.")

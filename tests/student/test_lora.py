@@ -244,6 +244,37 @@ def test_a_damaged_best_checkpoint_is_forgotten_not_delivered(tmp_path: Path, st
     assert again.adapter_sha256 == result.adapter_sha256
 
 
+def test_when_the_best_checkpoint_is_damaged_and_a_newer_one_is_not_the_newer_one_is_delivered(
+    tmp_path: Path, student: Path
+) -> None:
+    """What is left of the training is still of use."""
+    request = training(tmp_path, student, iters=20, steps_per_eval=100)
+    result = train(request)
+    manifest = request.checkpoints_dir / "0000020.json"
+    state = json.loads(manifest.read_text())
+    state["state"]["progress"]["best_iteration"] = 10
+    write_json(manifest, state)
+    os.truncate(request.checkpoints_dir / "0000010.safetensors", 100)
+
+    again = train(request)
+
+    assert (again.best_iteration, again.best_valid_loss) == (20, None)
+    assert again.adapter_sha256 == result.adapter_sha256
+
+
+def test_a_training_goes_on_when_the_students_folder_was_moved(tmp_path: Path) -> None:
+    """A hub id at first, its folder in the cache after the download: the same student."""
+    request = training(tmp_path, make_tiny(tmp_path / "here"), iters=5)
+    first = train(request)
+    (tmp_path / "here").rename(tmp_path / "there")
+    again = train(request.model_copy(update={"student": str(tmp_path / "there")}))
+
+    assert (again.resumed_from, again.adapter_sha256) == (5, first.adapter_sha256)
+    assert again.student_path == tmp_path / "there"
+    with pytest.raises(TrainingError, match="restart=true"):
+        train(request.model_copy(update={"student": str(make_tiny(tmp_path / "other", layers=3))}))
+
+
 def test_a_new_adapter_never_lies_beside_the_configuration_of_an_old_one(tmp_path: Path, student: Path) -> None:
     """Training again writes into the same folder."""
     request = training(tmp_path, student, iters=2)
