@@ -102,7 +102,7 @@ class TrainResult(_Record):
     peak_memory_gb: float
     elapsed_s: float
     rows_trained: int
-    rows_dropped: int = Field(description="Rows longer than max_seq_length: dropped, never cut.")
+    rows_dropped: int = Field(description="Rows longer than max_seq_length, or quoting the end token: never cut.")
     resumed_from: int = 0
     adapter_sha256: str = Field(description="Empty when it was cancelled: no adapter is written then.")
 

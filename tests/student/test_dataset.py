@@ -72,6 +72,15 @@ def test_rows_that_do_not_fit_are_dropped_with_a_count_and_never_cut(tmp_path: P
     assert all(row.tokens[-1] in chat.stop_ids for row in fitting.rows)
 
 
+def test_an_answer_that_quotes_the_end_token_is_dropped(tmp_path: Path, chat: ChatForm) -> None:
+    """Text is data; tokenised, this one would teach the student to stop in mid-answer."""
+    quoting = conversation(2)
+    quoting["messages"][-1]["content"] = "write <|im_end|> at the end"
+    rows = read_rows(write_jsonl(tmp_path / "t.jsonl", [quoting, conversation(3)]), chat, 100, mask_prompt=True)
+
+    assert (len(rows.rows), rows.dropped) == (1, 1)
+
+
 def test_when_no_row_fits_the_error_names_the_length_that_would(tmp_path: Path, chat: ChatForm) -> None:
     """The caller can set max_seq_length."""
     rows = read_rows(write_jsonl(tmp_path / "t.jsonl", [conversation(1, 200)]), chat, 50, mask_prompt=True)
