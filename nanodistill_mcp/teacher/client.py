@@ -23,7 +23,7 @@ from nanodistill_mcp.teacher.budget import Budget
 from nanodistill_mcp.teacher.calls import REASKS, CallLog, KnownCall, Reason, RowDeclined, call_id_of
 from nanodistill_mcp.teacher.capabilities import MODES, Capabilities, Mode
 from nanodistill_mcp.teacher.gate import Call, Gate, ModeRefusedError
-from nanodistill_mcp.teacher.libraries import instructor, litellm
+from nanodistill_mcp.teacher.libraries import close_connections, instructor
 from nanodistill_mcp.teacher.models import ModelFacts, model_facts
 from nanodistill_mcp.teacher.prompts import Prompt
 from nanodistill_mcp.teacher.reading import judge
@@ -108,7 +108,7 @@ class Teacher:
     ) -> None:
         if self._line:
             await self._line.gate.drain()
-            await litellm().close_litellm_async_clients()
+            await close_connections()
 
     async def ask(self, prompt: Prompt, answer_type: type[A], *, sample: int = 0, max_tokens: int = 2048) -> Answer[A]:
         """Ask one question, or find its answer in the journal.

@@ -44,3 +44,9 @@ def instructor() -> Any:
 
     logging.getLogger("instructor").setLevel(logging.CRITICAL)
     return module
+
+
+async def close_connections() -> None:
+    """Close LiteLLM's connections, and have it forget them: it would go on using closed ones."""
+    await litellm().close_litellm_async_clients()
+    litellm().in_memory_llm_clients_cache.flush_cache()

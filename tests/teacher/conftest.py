@@ -1,10 +1,9 @@
 """A desk to ask a teacher from: a server on the loopback that answers by a script, a journal, and the real client."""
 
-import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,8 +31,15 @@ class Desk:
 
     folder: Path
     wire: Wire
-    server: WireServer
-    script: Callable[[WireRequest], WireReply]
+    strict_claude: bool = False
+    script: Callable[[WireRequest], WireReply] = lambda _: GOOD
+    server: WireServer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.server = WireServer(self._answer, strict_claude=self.strict_claude)
+
+    def _answer(self, request: WireRequest) -> WireReply:
+        return self.script(request)
 
     def answers(self, *replies: WireReply, then: WireReply = GOOD) -> None:
         """Answer with these replies, in the order the requests come, and with the last one ever after."""
@@ -67,7 +73,7 @@ class Desk:
             "anthropic": ("anthropic/claude-sonnet-4-5", self.server.base_url),
         }[self.wire]
         values: dict[str, Any] = {"name": "desk", "model": model, "api_base": address, "api_key_env": "DESK_KEY"}
-        return TeacherEndpoint(**{**values, "usd_per_mtok": USD_PER_MTOK, **further})
+        return TeacherEndpoint.model_validate({**values, "usd_per_mtok": USD_PER_MTOK, **further})
 
     @asynccontextmanager
     async def teacher(
@@ -76,7 +82,7 @@ class Desk:
         """A teacher with this desk's journal, as a stage opens it."""
         endpoint = further.pop("endpoint", None) or self.endpoint()
         with Journal.open(self.journal_path) as journal:
-            settings = {"stage": "synthesize_cot", "timeout_s": 20, "backoff_s": 0.01, **further}
+            settings: dict[str, Any] = {"stage": "synthesize_cot", "timeout_s": 20, "backoff_s": 0.01, **further}
             async with Teacher(
                 endpoint,
                 journal=journal,
@@ -107,11 +113,9 @@ def claude_desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[De
 
 def _desk(wire: Wire, folder: Path, patch: pytest.MonkeyPatch, *, strict_claude: bool = False) -> Generator[Desk]:
     patch.setenv("DESK_KEY", SECRET)
-    made: list[Desk] = []
-    with WireServer(lambda request: made[0].script(request), strict_claude=strict_claude) as server:
-        made.append(Desk(folder, wire, server, lambda _: GOOD))
-        yield made[0]
-    assert os.environ["DESK_KEY"] == SECRET
+    desk = Desk(folder, wire, strict_claude=strict_claude)
+    with desk.server:
+        yield desk
 
 
 def question(text: str = "What is 2 + 2?") -> prompts.Prompt:
@@ -120,4 +124,5 @@ def question(text: str = "What is 2 + 2?") -> prompts.Prompt:
 
 
 def questions(count: int) -> Iterable[prompts.Prompt]:
+    """That many different questions."""
     return (question(f"What is {number} + 2?") for number in range(count))

@@ -18,6 +18,7 @@ FENCED = Says('Here it is, as asked for {"task"}:\n```json\n{"solution": "Add.",
 
 
 async def declined(desk: Desk) -> RowDeclined:
+    """How a first question is declined."""
     async with desk.teacher() as teacher:
         with pytest.raises(RowDeclined) as caught:
             await teacher.ask(question(), WorkedSolution)
@@ -25,6 +26,7 @@ async def declined(desk: Desk) -> RowDeclined:
 
 
 async def stopped(desk: Desk, kind: type[Exception]) -> str:
+    """What a stage that stops at its first question says."""
     async with desk.teacher() as teacher:
         with pytest.raises(kind) as caught:
             await teacher.ask(question(), WorkedSolution)
@@ -52,7 +54,7 @@ async def test_an_answer_comes_back_typed_and_priced(desk: Desk) -> None:
 
 async def test_every_answer_shape_reaches_the_wire_under_its_name(desk: Desk) -> None:
     """The demo's teacher and a reader of the wire tell questions apart by the schema's name."""
-    desk.script = lambda request: Says({"examples": [{"input": "a", "output": "b"}]})
+    desk.script = lambda _: Says({"examples": [{"input": "a", "output": "b"}]})
 
     async with desk.teacher() as teacher:
         answer = await teacher.ask(question(), NewExamples)
@@ -414,3 +416,12 @@ async def test_nothing_is_printed_whatever_happens(
     assert "private" not in written + caplog.text
     assert "Two and two" not in written + caplog.text
     assert written == ""
+
+
+async def test_a_second_teacher_in_the_same_process_can_ask_too(desk: Desk) -> None:
+    """The first one closes its connections when it is done."""
+    for prompt in questions(2):
+        async with desk.teacher() as teacher:
+            await teacher.ask(prompt, WorkedSolution)
+
+    assert len(desk.requests) == 2
