@@ -106,10 +106,12 @@ def test_code_in_a_students_folder_is_never_run(tmp_path: Path, student: Path) -
     for name in ("evil.py", "modeling_llama.py", "tokenization.py", "llama.py"):
         (folder / name).write_text(f"open({str(marker)!r}, 'w')")
     _facts(folder)
-    for change in (_config(model_file="evil.py"), _config(auto_map={"AutoTokenizer": ["evil.T", None]})):
-        change(folder)
-        code, result = carry_out(training(tmp_path / "run", folder, iters=1))
-        assert (code, result["kind"]) == (1, "input")
+    _config(auto_map={"AutoTokenizer": ["evil.T", None]})(folder)
+    with pytest.raises(UserInputError, match="code of its own"):
+        resolve(str(folder))
+    _config(model_file="evil.py", auto_map=None)(folder)
+    code, result = carry_out(training(tmp_path / "run", folder, iters=1))
+    assert (code, result["kind"]) == (1, "input")
     assert not marker.exists()
 
 
