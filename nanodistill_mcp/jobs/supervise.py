@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 from nanodistill_mcp.errors import NanodistillError, RunStateError, TrainingError
 from nanodistill_mcp.jobs import processes
-from nanodistill_mcp.jobs.locks import is_same_file, open_lock, try_lock
+from nanodistill_mcp.jobs.locks import is_held, is_same_file, open_lock, try_lock
 from nanodistill_mcp.runs.files import append_line, read_json, write_json
 from nanodistill_mcp.runs.paths import JobPaths
 from nanodistill_mcp.runs.records import Control, Exit, Heartbeat, JobRequest, WorkerRecord
@@ -132,6 +132,9 @@ class Job:
             raise
         finally:
             processes.signal_group(child.pid, signal.SIGKILL)  # stragglers of its group
+            with anyio.CancelScope(shield=True), anyio.move_on_after(_GRACE_S):
+                while is_held(self.run.paths.trainer_lock):  # whoever reads our exit record may trust that it is over
+                    await anyio.sleep(_CHILD_POLL_S)
         _report(metrics, on_metric)
         result = read_json(result_path)
         if result is None:
@@ -144,7 +147,7 @@ class Job:
         trainer_lock = open_lock(self.run.paths.trainer_lock)
         try:
             with anyio.move_on_after(_GRACE_S) as waiting:
-                # Held for a moment by a server that probes it, and by what the student before this one left to be ended.
+                # A server that probes it holds it for a moment.
                 while not try_lock(trainer_lock):
                     await anyio.sleep(_CHILD_POLL_S)
             if waiting.cancelled_caught:
