@@ -122,8 +122,14 @@ def _common(app: App, run: Run) -> dict[str, Any]:
         "cap_usd": min(spec.budget_usd, app.settings.budget.usd_per_run),
         "capabilities_path": str(app.capabilities_path),
         "training_lock_path": str(app.training_lock_path),
-        "student": check_student(spec.student, app.settings),
+        "student": _student(app, run),
     }
+
+
+def _student(app: App, run: Run) -> str:
+    """Where the student lies: once trained, the very files it was trained from, wherever the hub has moved since."""
+    trained_from = (states.stage_result(run, "train") or {}).get("student_path")
+    return trained_from or check_student(run.manifest.spec.student, app.settings)
 
 
 def _check_idle(run: Run, stage: Stage) -> None:
