@@ -18,7 +18,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import gguf
 import numpy as np
 import numpy.typing as npt
 
@@ -32,16 +31,6 @@ _PROBE = ("Xylophone systems first.", "Which colour?")
 
 
 @dataclass(frozen=True)
-class GgufFacts:
-    """What the header of a GGUF file says."""
-
-    architecture: str
-    file_type: int
-    context_length: int
-    vocab_size: int
-
-
-@dataclass(frozen=True)
 class Answer:
     """A greedy completion."""
 
@@ -52,27 +41,6 @@ class Answer:
     finish_reason: Literal["stop", "length"]
 
 
-def read_facts(gguf_path: Path) -> GgufFacts:
-    """Read the header, and find out whether every tensor lies inside the file, without llama.cpp.
-
-    Raises:
-        ExportError: It is not a whole GGUF file.
-    """
-    try:
-        fields = gguf.GGUFReader(gguf_path).fields
-        architecture = str(fields["general.architecture"].contents())
-        return GgufFacts(
-            architecture=architecture,
-            file_type=int(fields["general.file_type"].contents()),
-            context_length=int(fields[f"{architecture}.context_length"].contents()),
-            vocab_size=len(fields["tokenizer.ggml.tokens"].data),
-        )
-    except (OSError, ValueError, KeyError, IndexError, TypeError, OverflowError) as error:
-        raise ExportError(
-            "The GGUF file is missing, cut short or damaged.", next_step="Call export_gguf with restart=true."
-        ) from error
-
-
 class LlamaCpp:
     """One loaded model. Use as a context manager; leaving it stops the server and frees the memory."""
 
@@ -80,7 +48,7 @@ class LlamaCpp:
         """Load a file.
 
         Args:
-            gguf_path: A file that ``read_facts`` has read.
+            gguf_path: A file whose header ``gguf_header.read_facts`` has read.
             context_tokens: Room for the longest prompt and its answer.
 
         Raises:
@@ -167,17 +135,15 @@ class LlamaCpp:
             finish_reason="stop" if stopped else "length",
         )
 
-    def log_probabilities(self, ids: Sequence[int], vocab_size: int) -> npt.NDArray[np.float32]:
-        """The distribution over the token after ``ids``: (vocab_size,) natural logarithms."""
+    def likeliest(self, ids: Sequence[int], count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """The tokens most likely to follow ``ids``, likeliest first: their ids, and natural logarithms of probabilities."""
         # The server leaves the distribution out when it samples a piece of a character. It reports what the model
         # gave before the bias, so any whole token may be forced.
         whole_token = self.tokenize("a")[-1]
-        body = {"prompt": ids, "n_predict": 1, "temperature": 0, "n_probs": vocab_size, "cache_prompt": True}
+        body = {"prompt": ids, "n_predict": 1, "temperature": 0, "n_probs": count, "cache_prompt": True}
         reply = self._post("/completion", body | {"logit_bias": [[whole_token, _FORCED]]})
-        found = np.full(vocab_size, -np.inf, np.float32)
-        for entry in reply["completion_probabilities"][0]["top_logprobs"]:
-            found[entry["id"]] = entry["logprob"]
-        return found
+        entries = reply["completion_probabilities"][0]["top_logprobs"]
+        return np.array([entry["id"] for entry in entries]), np.array([entry["logprob"] for entry in entries])
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         connection = http.client.HTTPConnection(self._host, timeout=_ANSWER_TIMEOUT_S)  # never through a proxy

@@ -20,8 +20,9 @@ from nanodistill_mcp.errors import ExportError
 from nanodistill_mcp.runs.files import append_line, read_lines
 from nanodistill_mcp.student.chat import ChatForm
 from nanodistill_mcp.student.gguf import write_gguf
+from nanodistill_mcp.student.gguf_header import GgufFacts, read_facts
 from nanodistill_mcp.student.gguf_quantizations import QUANTIZATIONS, Quantization
-from nanodistill_mcp.student.llama_cpp import GgufFacts, LlamaCpp, read_facts
+from nanodistill_mcp.student.llama_cpp import LlamaCpp
 from nanodistill_mcp.student.parity import (
     ANSWER_TOKENS_COMPARED,
     LogitParity,
@@ -149,7 +150,7 @@ def _check_logits(
     reference = Reference(load_model(request.fused_dir, lazy=True)[0])
 
     def compare(runtime: LlamaCpp) -> LogitParity:
-        return compare_logits(runtime, reference, prompt_ids, vocab_size=facts.vocab_size)
+        return compare_logits(runtime, reference, prompt_ids)
 
     logits = compare(llama)
     proven_by = _prove(logits, quantization)
