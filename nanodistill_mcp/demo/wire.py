@@ -32,6 +32,7 @@ __all__ = ["Breaks", "Fails", "Refuses", "Says", "WireReply", "WireRequest", "Wi
 _MAX_HEAD_BYTES = 1 << 16
 _MAX_BODY_BYTES = 1 << 24
 _TRICKLE_S = 0.05
+_STOP_S = 10.0
 _PATHS: dict[str, Wire] = {"/chat/completions": "openai", "/v1/messages": "anthropic"}
 
 
@@ -79,7 +80,9 @@ class WireServer:
     ) -> None:
         if self._loop is not None and self._stop is not None:
             self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
+        self._thread.join(_STOP_S)
+        if self._thread.is_alive():
+            raise TimeoutError("The wire server does not end: its answer function blocks.")
         if error is None and self._failure is not None:
             raise self._failure  # what the answer function raised; the client saw a 500
 

@@ -233,7 +233,9 @@ def _credentials(endpoint: TeacherEndpoint, facts: ModelFacts) -> dict[str, str]
     if endpoint.api_base and facts.provider.startswith("ollama"):
         os.environ["OLLAMA_API_BASE"] = endpoint.api_base  # given as a parameter, LiteLLM still asks localhost
     elif endpoint.api_base:
-        found["api_base"] = endpoint.api_base
+        # LiteLLM adds /v1 to an Anthropic address, and to no other.
+        anthropic = facts.provider == "anthropic"
+        found["api_base"] = endpoint.api_base.removesuffix("/v1") if anthropic else endpoint.api_base
     if endpoint.api_key_env:
         key = os.environ.get(endpoint.api_key_env, "")
         if not key:

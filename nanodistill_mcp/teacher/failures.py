@@ -64,7 +64,10 @@ _STOPS: dict[Kind, tuple[str, str]] = {
     "no_key": ("There is no key for the teacher at {host}.", _SET_KEY),
     "no_model": (
         "{host} does not know the model '{model}'.",
-        "Create a run with a teacher id the provider lists, or correct the endpoint in the server's configuration.",
+        (
+            "Create a run with a teacher id the provider lists, or correct the endpoint in the server's configuration "
+            "(an address that speaks OpenAI's format mostly ends in /v1)."
+        ),
     ),
     "rate_limit": ("{host} keeps answering that it is asked too often.", _SLOWER),
     "rejected": ("{host} rejects the form of the request (HTTP {status}).", _OTHER_TEACHER),

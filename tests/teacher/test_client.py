@@ -425,3 +425,9 @@ async def test_a_second_teacher_in_the_same_process_can_ask_too(desk: Desk) -> N
             await teacher.ask(prompt, WorkedSolution)
 
     assert len(desk.requests) == 2
+
+
+async def test_an_anthropic_address_may_end_in_v1(desk: Desk) -> None:
+    """People copy addresses with it; LiteLLM would ask for /v1/v1/messages."""
+    async with desk.teacher(endpoint=desk.endpoint(api_base=desk.server.openai_url)) as teacher:
+        assert (await teacher.ask(question(), WorkedSolution)).value.answer == "4"
