@@ -4,6 +4,7 @@ import json
 import math
 import re
 import unicodedata
+from decimal import Decimal
 
 from nanodistill_mcp.runs.records import Checker
 
@@ -18,7 +19,7 @@ def agree(checker: Checker, expected: str, given: str) -> bool:
 
     ``exact`` compares stripped text; ``normalized`` also ignores case, repeated spaces, and quotes or punctuation at the
     ends; ``choice`` is ``normalized`` for answers from a fixed list; ``numeric`` compares the only (else the last) number
-    with a relative tolerance of 1e-6; ``json`` compares parsed values.
+    with a relative tolerance of 1e-6; ``json`` compares parsed values, numbers by value.
     """
     match checker:
         case "exact":
@@ -36,7 +37,7 @@ def agree(checker: Checker, expected: str, given: str) -> bool:
 def normalize(text: str) -> str:
     """Case, width, repeated spaces, and quotes or punctuation around an answer do not make it another one."""
     folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    return folded.strip(" .!?,;:'\"`*_()[]")
+    return folded.strip(" .!?,;:'\"`*_()[]") or folded  # where punctuation is the answer, it counts
 
 
 def number_in(text: str) -> float | None:
@@ -78,8 +79,11 @@ def separate(text: str) -> tuple[str, str]:
     """Part a student's text into its reasoning and its answer."""
     found = _THINKING.search(text)
     if found is None:
-        open_tag = re.search(r"<(thinking|think)>", text)
-        return (text[open_tag.end() :].strip(), "") if open_tag else ("", text.strip())
+        if open_tag := re.search(r"<(thinking|think)>", text):
+            return text[open_tag.end() :].strip(), ""
+        if close_tag := re.search(r"</(thinking|think)>", text):  # its chat template opens the reasoning in the prompt
+            return text[: close_tag.start()].strip(), text[close_tag.end() :].strip()
+        return "", text.strip()
     return found[2].strip(), (text[: found.start()] + text[found.end() :]).strip()
 
 
@@ -91,6 +95,11 @@ def _json(text: str) -> object:
     if fence := re.fullmatch(r"```(?:json)?\s*(.*?)\s*```", body, re.DOTALL):
         body = fence[1]
     try:
-        return json.loads(body)
-    except ValueError:
+        return json.loads(body, parse_int=_json_number, parse_float=_json_number)
+    except (ValueError, ArithmeticError, RecursionError):
         return _NOT_JSON
+
+
+def _json_number(digits: str) -> tuple[str, Decimal]:
+    """A number that equals no truth value, as it would in Python, and of which no digit is lost."""
+    return "number", Decimal(digits)

@@ -11,7 +11,9 @@ from itertools import pairwise
 
 from nanodistill_mcp.pipeline.answers import normalize
 
-_WORD = re.compile(r"\w+", re.UNICODE)
+# Chinese, Japanese and Thai are written without spaces: there, each character is a word.
+_UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 DUPLICATE_AT = 0.6

@@ -4,6 +4,7 @@ A row's content never appears in an error: the file may not be what its name say
 """
 
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -38,8 +39,6 @@ def read_rows(path_text: str, allowed: list[Path]) -> list[Row]:
         UserInputError: It is outside them, not a plain file, too large, or not in an accepted form.
     """
     data = _read_allowed(path_text, allowed)
-    if not data.strip():
-        raise UserInputError("The seed file is empty.", next_step=_SHAPE)
     if b"\0" in data[:4096]:
         raise UserInputError("The seed file is binary, not text.", next_step=_SHAPE)
     try:
@@ -48,6 +47,8 @@ def read_rows(path_text: str, allowed: list[Path]) -> list[Row]:
         raise UserInputError(
             f"The seed file is not UTF-8 text (byte {error.start}).", next_step=f"Save it as UTF-8. {_SHAPE}"
         ) from None
+    if not text.strip():
+        raise UserInputError("The seed file is empty.", next_step=_SHAPE)
     match Path(path_text).suffix.lower():
         case ".json":
             return check_rows(_parse_json(text))
@@ -80,9 +81,7 @@ def check_rows(rows: list[Any]) -> list[Row]:
                 next_step="Keep the right one of the two, then call again.",
             )
     if len(checked) < MIN_ROWS:
-        found = (
-            "There is one different example" if len(checked) == 1 else f"There are {len(checked)} different examples"
-        )
+        found = "There is one distinct example" if len(checked) == 1 else f"There are {len(checked)} distinct examples"
         raise UserInputError(f"{found}; at least {MIN_ROWS} are needed, ten or more are better.", next_step=_SHAPE)
     return list(checked.items())
 
@@ -161,15 +160,15 @@ def _text(value: Any) -> str:
     if value is None:
         return ""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    if "\0" in text:
-        text = text.replace("\0", "")
-    return text.strip()
+    # A text that another program cut inside an emoji holds half a surrogate pair, which no file and no tokenizer takes.
+    whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return whole.replace("\0", "").strip()
 
 
 def _parse_json(text: str) -> list[Any]:
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         line = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
         raise UserInputError(f"The seed file is not JSON{line}.", next_step=_SHAPE) from None
     if not isinstance(value, list):
@@ -184,7 +183,7 @@ def _parse_lines(text: str) -> list[Any]:
             continue
         try:
             rows.append(json.loads(line))
-        except ValueError:
+        except (ValueError, RecursionError):
             raise UserInputError(f"Line {number} of the seed file is not JSON.", next_step=_SHAPE) from None
     return rows
 
@@ -192,6 +191,9 @@ def _parse_lines(text: str) -> list[Any]:
 def _parse_csv(text: str) -> list[Any]:
     try:
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        header = [name.strip().lower() for name in reader.fieldnames or ()]
+        if len(set(header)) < len(header):
+            raise UserInputError("The CSV file's header names a column twice.", next_step=_SHAPE)
         return [
             {(key or "").strip().lower() if isinstance(key, str) else "(more)": value for key, value in row.items()}
             for row in reader
@@ -201,8 +203,12 @@ def _parse_csv(text: str) -> list[Any]:
 
 
 def _read_allowed(path_text: str, allowed: list[Path]) -> bytes:
-    wanted = Path(path_text).expanduser()
-    if not wanted.is_absolute():
+    try:
+        wanted = Path(path_text).expanduser()
+        os.fsencode(wanted)
+    except (RuntimeError, UnicodeEncodeError):  # the home of a user there is not; half a surrogate pair
+        wanted = Path()
+    if not wanted.is_absolute() or "\0" in path_text:
         raise UserInputError(
             "A seed path must be absolute.", next_step="Give the full path, or pass the examples as the argument seed."
         )
@@ -228,6 +234,11 @@ def _read_beneath(root: Path, relative: str) -> bytes:
     except PermissionError:
         raise UserInputError(
             "The seed file may not be read by this user.", next_step="Pass the examples as the argument seed."
+        ) from None
+    except OSError as error:
+        raise UserInputError(
+            f"The seed file cannot be opened ({errno.errorcode.get(error.errno or 0, 'error')}).",
+            next_step="Pass the examples as the argument seed.",
         ) from None
     with os.fdopen(fd, "rb") as stream:
         data = stream.read(MAX_FILE_BYTES + 1)
