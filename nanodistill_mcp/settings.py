@@ -26,11 +26,11 @@ class TeacherEndpoint(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field("", description="The name runs use for it.")
+    name: str = Field(default="", description="The name runs use for it.")
     model: str = Field(description="A LiteLLM model id.")
-    api_base: str = Field("", description="The endpoint's address, when it is not the provider's own.")
-    api_key_env: str = Field("", description="The name of the environment variable that holds the key.")
-    usd_per_mtok: tuple[float, float] | None = Field(None, description="Price of a million input and output tokens.")
+    api_base: str = Field(default="", description="The endpoint's address, when it is not the provider's own.")
+    api_key_env: str = Field(default="", description="The name of the environment variable that holds the key.")
+    usd_per_mtok: tuple[float, float] | None = Field(default=None, description="Price of a million input and output tokens.")
 
     @field_validator("api_base")
     @classmethod
@@ -46,8 +46,8 @@ class BudgetSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    usd_per_run: float = Field(20.0, ge=0)
-    usd_per_day: float = Field(50.0, ge=0)
+    usd_per_run: float = Field(default=20.0, ge=0)
+    usd_per_day: float = Field(default=50.0, ge=0)
 
 
 class Settings(BaseModel):

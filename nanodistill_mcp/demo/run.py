@@ -56,8 +56,11 @@ def run_demo(home: Path, *, seed: int, fresh: bool) -> int:
     console = Console()
     with serving() as base_url:
         try:
-            return anyio.run(_demo, home, base_url, seed, fresh, console)
-        except KeyboardInterrupt:
+            code = anyio.run(_demo, home, base_url, seed, fresh, console)
+        except* _StoppedError:
+            code = 2  # what went wrong was printed where it was met
+        except* KeyboardInterrupt:
+            code = 130
             console.print(
                 "\nStopped. What was finished is kept: run [bold]nanodistill-mcp demo[/bold] again to continue without paying twice."
             )
@@ -115,9 +118,8 @@ class _Agent:
         if result.is_error:
             text = " ".join(getattr(block, "text", "") for block in result.content)
             self._console.print(Text(text, style="red"))
-            raise SystemExit(2)
-        assert result.structured_content is not None
-        return result.structured_content
+            raise _StoppedError
+        return result.structured_content or {}
 
     async def prepare(self, name: str, *, fresh: bool) -> None:
         """With ``--fresh``, put an earlier run of this name away."""
@@ -166,23 +168,17 @@ class _Agent:
         )
         with Progress(*columns, console=self._console) as progress:
             bar = progress.add_task(_TITLES[stage], total=None, note="")
-            reply = await self.call(stage, run_id=run_id, wait_s=0)
-            while reply["state"] in ("queued", "running", "paused"):
+            line = await self.call(stage, run_id=run_id, wait_s=0)
+            while line["state"] in ("queued", "running", "paused"):
                 status = await self.call("get_status", run_id=run_id, wait_s=1)
                 line = next(entry for entry in status["stages"] if entry["stage"] == stage)
                 self._show(progress, bar, stage, line)
-                if not status["running"]:
-                    reply = await self.call(stage, run_id=run_id, wait_s=0)
+            if line["state"] != "done":  # calling the stage again would start it again
+                self._console.print(Text(line["message"], style="red"))
+                raise _StoppedError
+            reply = await self.call(stage, run_id=run_id, wait_s=0)
             total = max(1, reply["total"], int(progress.tasks[0].total or 1))
-            progress.update(
-                bar,
-                total=total,
-                completed=total if reply["state"] == "done" else reply["done"],
-                note=_note(stage, reply),
-            )
-        if reply["state"] != "done":
-            self._console.print(Text(reply["message"], style="red"))
-            raise SystemExit(2)
+            progress.update(bar, total=total, completed=total, note=_note(stage, reply))
         if stage == "synthesize_cot" and not self._seen_trace:
             self._trace(reply["result"].get("first_trace"))
         return reply

@@ -197,7 +197,6 @@ def make_manifest(request: Request, teacher: TeacherFacts, student: StudentFacts
     prices = None
     if teacher.usd_per_mtok_in is not None and teacher.usd_per_mtok_out is not None:
         prices = (teacher.usd_per_mtok_in, teacher.usd_per_mtok_out)
-    variables = [request.endpoint.api_key_env] if request.endpoint.api_key_env else teacher.key_variables
     return RunManifest(
         run_id=request.run_id,
         created_at=now(),
@@ -207,7 +206,7 @@ def make_manifest(request: Request, teacher: TeacherFacts, student: StudentFacts
         teacher_model=request.endpoint.model,
         teacher_host=teacher.host,
         usd_per_mtok=prices,
-        key_variables=variables,
+        key_variables=teacher.key_variables,
         student_thinks_natively=student.thinks_natively,
     )
 

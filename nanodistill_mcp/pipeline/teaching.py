@@ -43,7 +43,7 @@ async def teacher_of(job: Job) -> AsyncGenerator[Teacher, None]:
     with Journal.open(job.run.paths.calls) as journal:
         caps = Caps(usd=float(job.arguments["cap_usd"]), tokens=options.max_total_tokens, calls=options.max_calls)
         budget = Budget(caps, spend_of(journal.records), manifest.usd_per_mtok)
-        async with Teacher(
+        teacher = Teacher(
             endpoint,
             journal=journal,
             budget=budget,
@@ -52,8 +52,12 @@ async def teacher_of(job: Job) -> AsyncGenerator[Teacher, None]:
             concurrency=options.teacher_concurrency or DEFAULT_CONCURRENCY,
             before_call=job.checkpoint,
             sampling={} if options.temperature is None else {"temperature": options.temperature},
-        ) as teacher:
+        )
+        try:
             yield teacher
+        finally:
+            with anyio.CancelScope(shield=True):  # what is in flight is paid for: it reaches the journal
+                await teacher.aclose()
 
 
 def run_options(job: Job) -> Options:

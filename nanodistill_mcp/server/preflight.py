@@ -19,7 +19,7 @@ from nanodistill_mcp.student.requests import InspectRequest, StudentFacts
 from nanodistill_mcp.teacher.preflight import TeacherFacts
 
 _TIMEOUT_S = 40.0
-_LOOKED_AT = re.compile(r"KEY|TOKEN|SECRET|CREDENTIAL|PROJECT|LOCATION|REGION|PROFILE|ACCOUNT|API_BASE|API_VERSION")
+_LOOKED_AT = re.compile(r"KEY|TOKEN|SECRET|CREDENTIAL|PROJECT|LOCATION|REGION|PROFILE|ACCOUNT|API_BASE|API_VERSION|_URL$")
 
 
 async def inspect_both(

@@ -40,6 +40,7 @@ _NEVER_MERGED = "ÿ ÿ"
 """llama.cpp insists on a merge, and some tokenizers have none: UTF-8 has no byte 255, so this one never happens."""
 
 _FIXED_DATE = "{%- set date_string = '26 Jul 2024' %}"
+_NO_THINKING = "{%- set enable_thinking = false %}"
 _PHI3_TOKENS = ("</s>", "<unk>", "<s>", "<|endoftext|>")
 
 
@@ -189,9 +190,13 @@ def _check_sentencepiece_steps(spec: dict[str, Any]) -> None:
 
 
 def _adds_space_prefix(spec: dict[str, Any]) -> bool:
+    """Whether a space goes before every piece of text, as llama.cpp has it.
+
+    Before the first piece alone is not that: a conversation begins with a special token, so no piece gets one.
+    """
     prepends = any(step["type"] == "Prepend" for step in _steps(spec.get("normalizer"), "normalizers"))
-    schemes = [step.get("prepend_scheme") for step in _steps(spec.get("pre_tokenizer"), "pretokenizers")]
-    return prepends or any(scheme in ("first", "always") for scheme in schemes)
+    splitters = _steps(spec.get("pre_tokenizer"), "pretokenizers")
+    return prepends or any(step.get("prepend_scheme") == "always" for step in splitters)
 
 
 def _special(tokenizer: Any, spec: dict[str, Any], vocab_size: int) -> dict[str, Any]:
@@ -214,10 +219,17 @@ def _special(tokenizer: Any, spec: dict[str, Any], vocab_size: int) -> dict[str,
 
 
 def _chat_template(tokenizer: Any) -> str | None:
+    """The template, with what training always gave it written into it, so that every program renders the same prompts."""
     template: str | dict[str, str] | None = tokenizer.chat_template
     text = template.get("default") if isinstance(template, dict) else template
-    # Llama 3 puts today's date before every conversation; training rendered one fixed date, so the file keeps it.
-    return _FIXED_DATE + text if text and "date_string" in text else text
+    if text is None:
+        return None
+    settings = ""
+    if "date_string" in text:  # Llama 3 puts today's date before every conversation
+        settings += _FIXED_DATE
+    if "enable_thinking" in text and not tokenizer.has_thinking:  # llama.cpp would say true
+        settings += _NO_THINKING
+    return settings + text
 
 
 def _model_name(spec: dict[str, Any]) -> str:

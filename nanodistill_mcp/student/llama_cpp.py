@@ -72,6 +72,8 @@ class LlamaCpp:
         # llama.cpp's threads wait for each other by spinning, which costs a small student more than they bring.
         small = gguf_path.stat().st_size < _SMALL_BYTES
         parameters.cpuparams.n_threads = 1 if small else min(os.cpu_count() or 1, 8)
+        parameters.use_jinja = True
+        parameters.enable_reasoning = -1
         parameters.warmup = False
         parameters.verbosity = 1
         parameters.api_keys = [self._key]

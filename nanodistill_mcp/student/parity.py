@@ -95,11 +95,15 @@ class TextParity:
 
 
 def compare_texts(llama: LlamaCpp, chat: ChatForm, prompts: list[list[Message]]) -> TextParity:
-    """Tokenize tricky texts and the prompts' own words, and render conversations, with both."""
+    """Put texts and conversations into tokens with both, as they are in use: inside the student's chat template.
+
+    A bare text may differ without consequence: some tokenizers treat the very start of a text in their own way.
+    """
     parity = TextParity()
     contents = [message["content"] for messages in prompts for message in messages]
     for text in (*TRICKY_TEXTS, *dict.fromkeys(contents)):
-        parity.compare(text, chat.tokenizer.encode(text, add_special_tokens=False), llama.tokenize(text))
+        asked: list[Message] = [{"role": "user", "content": text}]
+        parity.compare(text, chat.prompt_ids(asked), llama.prompt_ids(asked))
     for messages in (*_renderable(chat), *prompts):
         text = "".join(message["content"] for message in messages)
         if not parity.compare(text, chat.prompt_ids(messages), llama.prompt_ids(messages)):

@@ -106,6 +106,10 @@ class Teacher:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Wait for what is in flight, because it is paid for, then close the connections. At most 15 s."""
         if self._line:
             await self._line.gate.drain()
             await close_connections()

@@ -6,8 +6,9 @@ import os
 import signal
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import psutil
@@ -17,6 +18,7 @@ from nanodistill_mcp.errors import RunStateError
 from nanodistill_mcp.jobs import launch
 from nanodistill_mcp.jobs.locks import is_held, open_lock, try_lock
 from nanodistill_mcp.runs.files import read_lines
+from nanodistill_mcp.runs.paths import JobPaths
 from nanodistill_mcp.runs.records import Control
 from tests.jobs.scenes import (
     Launcher,
@@ -91,10 +93,13 @@ async def test_a_worker_has_its_own_session_another_parent_and_none_of_our_strea
         assert os.getpgid(worker.pid) != os.getpgid(0)
         assert os.getpid() not in [parent.pid for parent in worker.parents()]
         assert worker.cwd() == str(run.paths.root)
+        worker.suspend()  # it opens and closes its heartbeat file all the time
+        await until(lambda: worker.status() == psutil.STATUS_STOPPED)
         opened = {int(fd.name): os.readlink(fd) for fd in Path(f"/proc/{worker.pid}/fd").iterdir()}
         assert (opened[0], opened[1], opened[2]) == ("/dev/null", str(job.log), str(job.log))
         assert os.readlink(f"/proc/self/fd/{theirs}") not in opened.values()
         assert [path for path in opened.values() if path.endswith("worker.lock")] == [str(run.paths.worker_lock)]
+        worker.resume()
     finally:
         os.close(ours)
         os.close(theirs)
@@ -275,7 +280,7 @@ async def test_the_trainer_lock_is_held_as_long_as_any_grandchild_lives(home: Pa
     for pid in (child, hearing):
         os.kill(pid, signal.SIGKILL)
     await gone([child, hearing])
-    assert launch.observe(run, job) == launch.Lost(orphaned_trainer=True)
+    assert await lost(run, job) == launch.Lost(orphaned_trainer=True)
     os.kill(deaf, signal.SIGKILL)
     await until(lambda: launch.observe(run, job) == launch.Lost(orphaned_trainer=False))
 
@@ -306,6 +311,18 @@ async def test_a_cancel_that_was_asked_for_stays_asked_for(home: Path) -> None:
     assert facts(job.control) == {"want": "cancel"}
     worker.resume()
     assert (await ended(run, job)).outcome == "cancelled"
+
+
+def test_a_cancel_is_never_lost_among_other_wishes(home: Path) -> None:
+    """Several windows at once: looking and writing must be one step."""
+    run = make_run(home)
+    for number in range(10):
+        job = JobPaths(run.paths.jobs / f"{number + 1:03d}-train")
+        job.root.mkdir()
+        wishes: list[Literal["run", "pause", "cancel"]] = ["run", "pause", "run", "cancel", "pause", "run", "pause"]
+        with ThreadPoolExecutor(len(wishes)) as windows:
+            list(windows.map(launch.steer, [job] * len(wishes), [Control(want=want) for want in wishes]))
+        assert facts(job.control) == {"want": "cancel"}
 
 
 async def test_a_pause_holds_the_work_and_a_resume_goes_on_where_it_was(home: Path) -> None:

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from nanodistill_mcp.jobs.locks import is_held, is_same_file, open_lock, try_lock
-from nanodistill_mcp.jobs.processes import identity, is_same, run_briefly
+from nanodistill_mcp.jobs.processes import TIMED_OUT, environment, identity, is_same, run_briefly
 
 _HOLDS = """
 import fcntl, os, signal, sys
@@ -106,6 +106,14 @@ def test_a_process_is_known_by_more_than_its_pid() -> None:
     assert not is_same(known.model_copy(update={"pid": 2**22 + 1}))
 
 
-def test_a_process_that_runs_past_its_time_is_ended_with_its_children() -> None:
-    """create_run checks a student in a process; one that hangs must not hold the reply."""
-    assert run_briefly("errors_of_nobody", env=dict(os.environ), timeout_s=30) == 1
+def test_a_process_that_runs_past_its_time_is_ended(tmp_path: Path) -> None:
+    """create_run checks a student in a process; one that hangs must not hold the reply. A request that is a fifo does."""
+    os.mkfifo(tmp_path / "request.json")
+    before = psutil.Process().children()
+    assert run_briefly("student.child", str(tmp_path / "request.json"), env=environment(), timeout_s=1) == TIMED_OUT
+    assert psutil.Process().children() == before
+
+
+def test_a_process_that_cannot_start_says_so_by_its_code() -> None:
+    """A broken installation."""
+    assert run_briefly("no_such_module", env=environment(), timeout_s=30) == 1

@@ -160,7 +160,7 @@ async def test_a_server_killed_in_a_stage_is_not_missed_and_a_new_one_sees_it_en
 
 async def test_a_wrong_key_stops_the_stage_after_one_try_and_says_where_the_key_belongs(bench: Bench) -> None:
     """Retrying a refused key only locks the account."""
-    bench.teacher.script = lambda _: Fails(401, "auth")  # pyright: ignore[reportCallIssue]
+    bench.teacher.script = lambda _: Fails("auth")
     async with bench.connect() as agent:
         await agent.create()
         reply = await agent.finish("tickets", "synthesize_cot")

@@ -163,12 +163,13 @@ def without_merges(out_dir: Path) -> None:
     _write_tokenizer(out_dir, spec)
 
 
-def use_sentencepiece_like(out_dir: Path, *, prefix: bool, rstrip: bool = False) -> None:
-    """Give a student a byte-fallback tokenizer with a BOS, such as Llama-2 (prefix) and Gemma (none) have.
+def use_sentencepiece_like(out_dir: Path, like: str, *, rstrip: bool = False) -> None:
+    """Give a student a byte-fallback tokenizer with a BOS.
 
     Args:
         out_dir: The student.
-        prefix: Put a space before every text.
+        like: Whose: "llama-2" puts a space before every piece of text, "llama-2-new" says the same otherwise,
+            "mistral" puts one before the first piece only, "gemma" none.
         rstrip: Special tokens swallow the space after them, as Phi-3's do.
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -177,17 +178,20 @@ def use_sentencepiece_like(out_dir: Path, *, prefix: bool, rstrip: bool = False)
     special = ["<unk>", "<s>", "</s>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
     replace = normalizers.Replace(" ", "▁")
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), replace] if prefix else [replace])
+    tokenizer.normalizer = replace
     tokenizer.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")  # for training only: words, as usual
-    tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *([decoders.Strip(" ", 1, 0)] * prefix)]
-    )
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     corpus = ["the user asks and the assistant answers step by step", "ticket billing refund 0123456789 .,:<>\n"] * 4
     trainer = trainers.BpeTrainer(vocab_size=384, special_tokens=[*special, *fallback], show_progress=False)
     tokenizer.train_from_iterator(corpus, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    prepend = normalizers.Sequence([normalizers.Prepend("▁"), replace])
+    tokenizer.normalizer = {"llama-2": prepend, "gemma": replace}.get(like)
     spec = json.loads(tokenizer.to_str())
-    spec["pre_tokenizer"] = None
+    scheme = {"llama-2-new": "always", "mistral": "first"}.get(like)
+    metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": False}
+    spaces = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
+    spec["pre_tokenizer"] = metaspace if scheme else {"gemma": spaces}.get(like)
     spec["added_tokens"] = [
         token | {"rstrip": rstrip and token["content"].startswith("<|im")}
         for token in spec["added_tokens"]

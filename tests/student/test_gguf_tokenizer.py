@@ -90,11 +90,13 @@ def test_added_tokens_are_whole_in_llama_cpp_and_those_a_student_writes_stay_vis
     assert result.strings_equal == result.strings_checked
 
 
-@pytest.mark.parametrize("prefix", [True, False])
-def test_a_sentencepiece_tokenizer_needs_no_sentencepiece_file(tmp_path: Path, prefix: bool) -> None:
+@pytest.mark.parametrize(
+    ("like", "prefix"), [("llama-2", True), ("llama-2-new", True), ("mistral", False), ("gemma", False)]
+)
+def test_a_sentencepiece_tokenizer_needs_no_sentencepiece_file(tmp_path: Path, like: str, prefix: bool) -> None:
     """Llama 2, Mistral and Gemma: scores are the ranks of the merges, unknown characters are bytes, a BOS comes first."""
     student = make_tiny(tmp_path / "base", "llama")
-    use_sentencepiece_like(student, prefix=prefix)
+    use_sentencepiece_like(student, like)
 
     result = _verified(tmp_path, student)
 
@@ -107,7 +109,7 @@ def test_a_sentencepiece_tokenizer_needs_no_sentencepiece_file(tmp_path: Path, p
 def test_special_tokens_that_swallow_the_space_after_them_do_so_in_llama_cpp(tmp_path: Path) -> None:
     """Phi-3's do: its template puts a line break after each, which training never saw."""
     student = make_tiny(tmp_path / "base", "llama")
-    use_sentencepiece_like(student, prefix=True, rstrip=True)
+    use_sentencepiece_like(student, "llama-2", rstrip=True)
 
     result = _verified(tmp_path, student)
 
@@ -163,6 +165,15 @@ def test_a_template_with_todays_date_keeps_the_date_of_training(tmp_path: Path) 
         "{% endif %}<|im_start|>date\n{{ date_string }}<|im_end|>\n"
     )
     (student / "chat_template.jinja").write_text(dated + CHAT_TEMPLATE)
+
+    assert _verified(tmp_path, student).prompt_ids_equal
+
+
+def test_a_template_that_can_think_is_told_what_training_told_it(tmp_path: Path) -> None:
+    """llama.cpp turns thinking on by default; a student without thinking tokens was trained with it off."""
+    student = make_tiny(tmp_path / "base", "llama")
+    not_thinking = "{% if add_generation_prompt and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
+    (student / "chat_template.jinja").write_text(CHAT_TEMPLATE + not_thinking)
 
     assert _verified(tmp_path, student).prompt_ids_equal
 
