@@ -1,0 +1,319 @@
+"""What the two long stages cost over the libraries they stand on: the teacher's answers, and the student's training.
+
+Each half runs ours and the bare libraries in alternation on the same work, and compares the best of each, because
+everything else a machine does only slows.
+
+- *teacher*: the same questions to the same loopback server, a process of its own that takes 50 ms for each answer, 16 at a
+  time: our Teacher, with budget, journal (every intent, answer and verdict on disk before it counts) and parsing, against
+  Instructor on LiteLLM, which parses and keeps nothing. Counted: validated answers per second.
+- *training*: the demo's rows and student, the same LoRA recipe: our student process, which reports every iteration, against
+  ``mlx_lm.lora`` on the command line, both with the same BLAS on one thread and a checkpoint every 100 iterations. Counted:
+  rows per second of CPU time from the 10th iteration on, which other jobs on the machine hardly move (tokens would flatter
+  MLX-LM, which counts a padding token with every row). On Linux a third line shows ``mlx_lm.lora`` as it is installed.
+
+    python bench/pipeline.py [teacher] [training] [--rounds 3]
+"""
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false, reportPrivateImportUsage=false
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from nanodistill_mcp.demo import task, teacher
+from nanodistill_mcp.demo.student import student_path
+from nanodistill_mcp.demo.wire import Says, WireRequest, WireServer
+from nanodistill_mcp.pipeline.dataset import prompt_messages
+from nanodistill_mcp.runs.files import write_json, write_lines
+from nanodistill_mcp.runs.journal import Journal
+from nanodistill_mcp.runs.records import Spend
+from nanodistill_mcp.settings import TeacherEndpoint
+from nanodistill_mcp.student.requests import Recipe, TrainRequest
+from nanodistill_mcp.teacher import prompts
+from nanodistill_mcp.teacher.answers import WorkedSolution
+from nanodistill_mcp.teacher.budget import Budget, Caps
+from nanodistill_mcp.teacher.capabilities import Capabilities
+from nanodistill_mcp.teacher.client import Teacher
+from nanodistill_mcp.teacher.libraries import close_connections, instructor, litellm
+
+LATENCY_S = 0.05
+QUESTIONS = 200
+AT_ONCE = 16
+ITERATIONS = 200
+ROWS = 300
+FIRST_COUNTED = 10
+LOOK_S = 0.005
+
+Seen = tuple[float, int]
+"""CPU seconds a trainer had used when it reported an iteration, and the iteration."""
+KEY_VARIABLE = "NANODISTILL_BENCH_KEY"
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+RECIPE = Recipe(
+    iters=ITERATIONS,
+    batch_size=8,
+    grad_accumulation_steps=1,
+    learning_rate=1e-3,
+    lr_schedule="constant",
+    warmup_updates=0,
+    final_lr_ratio=1.0,
+    optimizer="adam",
+    weight_decay=0.0,
+    lora_rank=16,
+    lora_scale=20.0,
+    lora_dropout=0.0,
+    lora_keys=None,
+    num_layers=-1,
+    max_seq_length=512,
+    grad_checkpoint=False,
+    steps_per_eval=ITERATIONS,
+    steps_per_checkpoint=100,
+    patience=0,
+    seed=0,
+)
+
+
+def main() -> int:
+    """Run the halves that were asked for, and print a table of each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("halves", nargs="*", default=["teacher", "training"], help="teacher, training; both by default")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each (default 3)")
+    arguments = parser.parse_args()
+    if arguments.halves == ["serve"]:
+        _serve()
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        if "teacher" in arguments.halves:
+            _table("validated answers per second", _teacher_rates(Path(folder), arguments.rounds))
+        if "training" in arguments.halves:
+            _table("trained rows per CPU second", _training_rates(Path(folder), arguments.rounds))
+    return 0
+
+
+def _table(unit: str, rates: dict[str, list[float]]) -> None:
+    ours = max(next(iter(rates.values())))
+    print(f"\n{unit}, best of the rounds (all rounds)")
+    for name, found in rates.items():
+        ratio = "" if max(found) == ours else f"   ours is {ours / max(found):.2f} times this"
+        print(f"  {name:<34}{max(found):>8.0f}  ({', '.join(f'{rate:.0f}' for rate in found)}){ratio}", flush=True)
+
+
+# The teacher
+
+
+def _serve() -> None:
+    """Be the teacher's server until standard input ends."""
+
+    def answer(request: WireRequest) -> Says:
+        return Says(teacher.answer(request.system, request.user, request.schema_name), delay_s=LATENCY_S)
+
+    with WireServer(answer) as server:
+        print(server.openai_url, flush=True)
+        sys.stdin.read()
+
+
+@contextmanager
+def _teacher_process() -> Generator[str]:
+    command = [sys.executable, str(Path(__file__)), "serve"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        try:
+            yield server.stdout.readline().strip()
+        finally:
+            server.stdin.close()
+
+
+def _teacher_rates(folder: Path, rounds: int) -> dict[str, list[float]]:
+    os.environ[KEY_VARIABLE] = "none-needed"
+    rates: dict[str, list[float]] = {"nanodistill-mcp's Teacher": [], "bare LiteLLM + Instructor": []}
+    rng = random.Random(0)
+    with _teacher_process() as url:
+        for number in range(rounds + 1):
+            texts = [task.write_message(rng, rng.choice(task.QUEUES)).text for _ in range(QUESTIONS + 1)]
+            asked = [prompts.solve(task.INSTRUCTION, f"{i}: {text}") for i, text in enumerate(texts)]
+            ours = asyncio.run(_ask_ours(url, asked, folder / f"calls-{number}.jsonl"))
+            bare = asyncio.run(_ask_bare(url, asked))
+            if number:  # the first round pays for imports
+                for found, rate in zip(rates.values(), (ours, bare), strict=True):
+                    found.append(rate)
+    return rates
+
+
+async def _ask_ours(url: str, asked: list[prompts.Prompt], journal_path: Path) -> float:
+    endpoint = TeacherEndpoint(
+        name="bench", model="openai/bench", api_base=url, api_key_env=KEY_VARIABLE, usd_per_mtok=(2, 10)
+    )
+    with Journal.open(journal_path) as journal:
+        budget = Budget(Caps(usd=1000), Spend(), (2, 10))
+        async with Teacher(
+            endpoint,
+            journal=journal,
+            budget=budget,
+            capabilities=Capabilities(),
+            stage="synthesize_cot",
+            concurrency=AT_ONCE,
+        ) as client:
+            await client.ask(asked[0], WorkedSolution)
+            began_s = time.perf_counter()
+            answers = await asyncio.gather(*(client.ask(prompt, WorkedSolution) for prompt in asked[1:]))
+            elapsed_s = time.perf_counter() - began_s
+    assert all(answer.value.answer for answer in answers)
+    return len(answers) / elapsed_s
+
+
+async def _ask_bare(url: str, asked: list[prompts.Prompt]) -> float:
+    library = instructor()
+    client = library.from_litellm(litellm().acompletion, mode=library.Mode.JSON_SCHEMA)
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def ask(prompt: prompts.Prompt) -> WorkedSolution:
+        async with slots:
+            return await client.chat.completions.create(
+                model="openai/bench",
+                api_base=url,
+                api_key="none-needed",
+                response_model=WorkedSolution,
+                messages=[{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}],
+                max_tokens=2048,
+            )
+
+    await ask(asked[0])
+    began_s = time.perf_counter()
+    answers = await asyncio.gather(*(ask(prompt) for prompt in asked[1:]))
+    elapsed_s = time.perf_counter() - began_s
+    assert all(answer.answer for answer in answers)
+    await close_connections()
+    return len(answers) / elapsed_s
+
+
+# Training
+
+
+def _training_rates(folder: Path, rounds: int) -> dict[str, list[float]]:
+    dataset = folder / "dataset"
+    dataset.mkdir()
+    rng = random.Random(0)
+    write_lines(dataset / "train.jsonl", [_row(rng) for _ in range(ROWS)])
+    write_lines(dataset / "valid.jsonl", [_row(rng) for _ in range(20)])
+    rates: dict[str, list[float]] = {"nanodistill-mcp's student": [], "bare mlx_lm.lora, same BLAS": []}
+    for number in range(rounds):
+        rates["nanodistill-mcp's student"].append(_train_ours(dataset, folder / f"ours-{number}"))
+        bare = _train_bare(dataset, folder / f"bare-{number}", ITERATIONS, _same_blas())
+        rates["bare mlx_lm.lora, same BLAS"].append(bare)
+    if _same_blas():
+        as_installed = _train_bare(dataset, folder / "as-installed", ITERATIONS // 4, {})
+        rates["bare mlx_lm.lora, as installed"] = [as_installed]
+    return rates
+
+
+def _row(rng: random.Random) -> dict[str, Any]:
+    message = task.write_message(rng, rng.choice(task.QUEUES)).text
+    solution, queue = task.solve(message)
+    answer = {"role": "assistant", "content": f"<thinking>\n{solution}\n</thinking>\n{queue}"}
+    return {"messages": [*prompt_messages(task.INSTRUCTION, message), answer]}
+
+
+def _same_blas() -> dict[str, str]:
+    """What our student does for itself on Linux without a GPU, as far as the environment can do it."""
+    if sys.platform != "linux":
+        return {}
+    return {"LD_PRELOAD": "libopenblas.so.0", "MLX_DISABLE_COMPILE": "1"}
+
+
+def _train_ours(dataset: Path, folder: Path) -> float:
+    request = TrainRequest(
+        student=str(student_path()),
+        dataset_dir=dataset,
+        checkpoints_dir=folder / "checkpoints",
+        adapter_dir=folder / "adapters",
+        metrics_path=folder / "metrics.jsonl",
+        control_path=folder / "control.json",
+        result_path=folder / "result.json",
+        recipe=RECIPE,
+    )
+    folder.mkdir()
+    (folder / "checkpoints").mkdir()
+    write_json(folder / "request.json", request.model_dump(mode="json"))
+    entry = "from nanodistill_mcp.student.child import main; main()"
+    seen: list[Seen] = []
+    with (folder / "log.txt").open("wb") as log:
+        command = [sys.executable, "-c", entry, str(folder / "request.json")]
+        with subprocess.Popen(command, env={**os.environ, **ONE_THREAD}, stdout=log, stderr=log) as child:
+            _follow(child, request.metrics_path, seen)
+    assert child.returncode == 0, (folder / "log.txt").read_text()
+    return _rate(seen)
+
+
+def _follow(child: subprocess.Popen[Any], metrics_path: Path, seen: list[Seen]) -> None:
+    """Note when each iteration was reported, reading no more than what is new."""
+    while not metrics_path.exists():
+        assert child.poll() is None
+        time.sleep(LOOK_S)
+    with metrics_path.open(encoding="utf-8") as metrics:
+        while child.poll() is None:
+            for line in metrics:
+                event = json.loads(line)
+                if event["event"] == "step":
+                    seen.append((_cpu_s(child), event["iteration"]))
+            time.sleep(LOOK_S)
+
+
+def _cpu_s(child: subprocess.Popen[Any]) -> float:
+    """What the kernel says the child took so far, user and system."""
+    used = psutil.Process(child.pid).cpu_times()
+    return used.user + used.system
+
+
+def _rate(seen: list[Seen]) -> float:
+    """Rows per CPU second, from the first iteration that counts to the last one before the closing validation."""
+    counted = [point for point in seen if FIRST_COUNTED <= point[1] <= seen[-1][1] - FIRST_COUNTED]
+    (before_s, first), (after_s, last) = counted[0], counted[-1]
+    return (last - first) * RECIPE.batch_size / (after_s - before_s)
+
+
+_REPORT = re.compile(r"\s*(\d+)\s+[\d.]+ .\s+[\d,]+\s+[\d.]+[kM]?\s*$")
+
+
+def _train_bare(dataset: Path, folder: Path, iterations: int, environment: dict[str, str]) -> float:
+    folder.mkdir()
+    config = {"rank": RECIPE.lora_rank, "scale": RECIPE.lora_scale, "dropout": RECIPE.lora_dropout}
+    write_json(folder / "config.yaml", {"lora_parameters": config})
+    command = [sys.executable, "-u", "-m", "mlx_lm", "lora", "--train", "--mask-prompt", "--num-layers", "-1"]
+    command += ["--model", str(student_path()), "--data", str(dataset), "-c", str(folder / "config.yaml")]
+    command += ["--adapter-path", str(folder / "adapters"), "--max-seq-length", str(RECIPE.max_seq_length)]
+    command += ["--iters", str(iterations), "--batch-size", str(RECIPE.batch_size), "--save-every", "100"]
+    command += ["--learning-rate", str(RECIPE.learning_rate), "--steps-per-eval", str(10 * iterations)]
+    seen: list[Seen] = []
+    output: list[str] = []
+    with subprocess.Popen(
+        command,
+        env={**os.environ, **ONE_THREAD, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as child:
+        assert child.stdout is not None
+        for line in child.stdout:
+            output.append(re.sub(r"\x1b\[[\d;]*m", "", line))
+            if found := _REPORT.match(output[-1]):
+                seen.append((_cpu_s(child), int(found[1])))
+    assert child.returncode == 0, "".join(output)
+    return _rate(seen)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
