@@ -1,7 +1,7 @@
 """Start a job, see how it is, steer it. Any server may do any of it, at any time, beside any other.
 
 The launcher takes the run's lock itself and hands the locked descriptor to the worker: the lock is held without a gap
-from before the job's folder exists until the worker dies, whoever dies first. So there is never a second worker.
+from before the job's folder exists until the worker wrote its exit record or died, whoever dies first. So there is never a second worker.
 """
 
 import fcntl

@@ -186,7 +186,7 @@ class RunPaths:
 
     @property
     def worker_lock(self) -> Path:
-        """Held by the run's worker for its whole life."""
+        """Held by the run's worker until its exit record is written, or until it dies."""
         return self.root / "worker.lock"
 
     @property
