@@ -1,7 +1,7 @@
 """What the two long stages cost over the libraries they stand on: the teacher's answers, and the student's training.
 
-Each half runs ours and the bare libraries in alternation on the same work, and compares the best of each, because
-everything else a machine does only slows.
+Each half runs ours and the bare libraries in alternation on the same work, and compares them round by round, because a
+machine's load drifts.
 
 - *teacher*: the same questions to the same loopback server, a process of its own that takes 50 ms for each answer, 16 at a
   time: our Teacher, with budget, journal (every intent, answer and verdict on disk before it counts) and parsing, against
@@ -11,7 +11,7 @@ everything else a machine does only slows.
   rows per second of CPU time from the 10th iteration on, which other jobs on the machine hardly move (tokens would flatter
   MLX-LM, which counts a padding token with every row). On Linux a third line shows ``mlx_lm.lora`` as it is installed.
 
-    python bench/pipeline.py [teacher] [training] [--rounds 3]
+    python bench/pipeline.py [teacher] [training] [--rounds 5]
 """
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportMissingTypeStubs=false, reportPrivateImportUsage=false
@@ -22,6 +22,7 @@ import json
 import os
 import random
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -90,7 +91,7 @@ def main() -> int:
     """Run the halves that were asked for, and print a table of each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("halves", nargs="*", default=["teacher", "training"], help="teacher, training; both by default")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of each (default 3)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each (default 5)")
     arguments = parser.parse_args()
     if arguments.halves == ["serve"]:
         _serve()
@@ -104,11 +105,13 @@ def main() -> int:
 
 
 def _table(unit: str, rates: dict[str, list[float]]) -> None:
-    ours = max(next(iter(rates.values())))
-    print(f"\n{unit}, best of the rounds (all rounds)")
+    """Print the best of each, all rounds, and the median over the rounds of how ours compares."""
+    ours = next(iter(rates.values()))
+    print(f"\n{unit}: best of the rounds (all rounds)")
     for name, found in rates.items():
-        ratio = "" if max(found) == ours else f"   ours is {ours / max(found):.2f} times this"
-        print(f"  {name:<34}{max(found):>8.0f}  ({', '.join(f'{rate:.0f}' for rate in found)}){ratio}", flush=True)
+        print(f"  {name:<30}{max(found):>6.0f}  ({', '.join(f'{rate:.0f}' for rate in found)})", end="")
+        ratios = [mine / theirs for mine, theirs in zip(ours, found, strict=False)]
+        print("" if found is ours else f"   ours is {statistics.median(ratios):.2f} times this", flush=True)
 
 
 # The teacher

@@ -118,8 +118,7 @@ def load_settings(
     ]
     for origin, layer in layers:
         for key, value in layer.items():
-            merged = {**values.get(key, {}), **value} if isinstance(value, dict) and key != "teachers" else value
-            values[key] = merged
+            values[key] = {**values.get(key, {}), **value} if key == "budget" and isinstance(value, dict) else value
             origins[key] = origin
     try:
         return Settings.model_validate({**values, "home": home, "origins": origins})

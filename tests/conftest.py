@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -15,6 +16,7 @@ import anyio
 import psutil
 import pytest
 from mcp import Client, StdioServerParameters
+from mcp.types import CallToolResult, TextContent
 
 from nanodistill_mcp.demo import task, teacher
 from nanodistill_mcp.demo.student import student_path
@@ -50,6 +52,7 @@ class ScriptedTeacher:
 
 @pytest.fixture
 def anyio_backend() -> str:
+    """The event loop LiteLLM needs."""
     return "asyncio"
 
 
@@ -97,6 +100,15 @@ class Bench:
     def run_folder(self, run_id: str) -> Path:
         return self.home / "runs" / run_id
 
+    def rows(self, run_id: str, name: str) -> list[dict[str, Any]]:
+        """The rows of one of a run's JSONL files."""
+        text = (self.run_folder(run_id) / name).read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines()]
+
+    def adopt(self, finished: Path) -> None:
+        """Put a copy of a finished run into this data directory."""
+        shutil.copytree(finished, self.run_folder(finished.name), symlinks=True)
+
     def configure(self, **further: Any) -> None:
         """Write the server's configuration: a teacher on each wire, and what the test adds."""
         assert self.teacher.server is not None
@@ -121,11 +133,40 @@ class Bench:
 @pytest.fixture
 def bench(home: Path, script: ScriptedTeacher) -> Bench:
     """A configured server's surroundings."""
-    made = Bench(
-        home, script, {"NANODISTILL_HOME": str(home), "PATH": os.environ["PATH"], "HOME": str(home), KEY: SECRET}
-    )
+    return _bench(home, script)
+
+
+def _bench(home: Path, script: ScriptedTeacher) -> Bench:
+    environment = {"NANODISTILL_HOME": str(home), "PATH": os.environ["PATH"], "HOME": str(home), KEY: SECRET}
+    made = Bench(home, script, environment)
     made.configure()
     return made
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that went the whole path, made once. Copy it with Bench.adopt; never change it."""
+
+    async def work(bench: Bench) -> None:
+        async with bench.connect() as agent:
+            await agent.create(options=SHORT)
+            for stage in STAGES:
+                reply = await agent.finish("tickets", stage)
+                assert reply["state"] == "done", reply["message"]
+
+    scripted = ScriptedTeacher()
+    with WireServer(scripted.answer) as server:
+        scripted.server = server
+        bench = _bench(tmp_path_factory.mktemp("finished"), scripted)
+        anyio.run(work, bench)
+    return bench.run_folder("tickets")
+
+
+def said(result: CallToolResult) -> str:
+    """The text of a reply's one block."""
+    (block,) = result.content
+    assert isinstance(block, TextContent)
+    return block.text
 
 
 @dataclass
@@ -139,14 +180,14 @@ class Agent:
         result = await self.client.call_tool(tool, arguments)
         assert not result.is_error, result.content
         assert result.structured_content is not None
-        assert json.loads(result.content[0].text) == result.structured_content  # pyright: ignore[reportAttributeAccessIssue]
+        assert json.loads(said(result)) == result.structured_content
         return result.structured_content
 
     async def refused(self, tool: str, **arguments: Any) -> str:
         """A call that must fail; the exact text the agent reads."""
         result = await self.client.call_tool(tool, arguments)
         assert result.is_error, result.structured_content
-        return result.content[0].text.removeprefix(f"Error executing tool {tool}: ")  # pyright: ignore[reportAttributeAccessIssue]
+        return said(result).removeprefix(f"Error executing tool {tool}: ")
 
     async def create(self, name: str = "tickets", **further: Any) -> dict[str, Any]:
         """A run of the demo's task."""

@@ -7,6 +7,7 @@ that is a program behind a loopback HTTP server, and a student small enough for 
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,23 +52,27 @@ _SHOWN_QUESTIONS = 5
 _BARS = "▁▂▃▄▅▆▇█"
 
 
+class _StoppedError(Exception):
+    """The demo cannot go on; what went wrong was printed where it was met."""
+
+
 def run_demo(home: Path, *, seed: int, fresh: bool) -> int:
     """Run the demo. The exit code is 0 when the student beat its base."""
     console = Console()
     with serving() as base_url:
         try:
-            code = anyio.run(_demo, home, base_url, seed, fresh, console)
+            code = anyio.run(partial(_demo, home, base_url, console, seed=seed, fresh=fresh))
         except* _StoppedError:
-            code = 2  # what went wrong was printed where it was met
+            code = 2
         except* KeyboardInterrupt:
             code = 130
             console.print(
                 "\nStopped. What was finished is kept: run [bold]nanodistill-mcp demo[/bold] again to continue without paying twice."
             )
-            return 130
+    return code
 
 
-async def _demo(home: Path, base_url: str, seed: int, fresh: bool, console: Console) -> int:
+async def _demo(home: Path, base_url: str, console: Console, *, seed: int, fresh: bool) -> int:
     folder = home / "demo"
     test_path, config_path = folder / "held_out.jsonl", folder / "config.yaml"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

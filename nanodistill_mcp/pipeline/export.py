@@ -33,7 +33,8 @@ async def export_gguf(job: Job) -> dict[str, Any]:
         on_metric=lambda line: job.progress(line["done"], line["total"]) if line.get("event") == "tensors" else None,
     )
     sets = test_sets(run)
-    rows = next(iter(sets.values()), [])[:_ASKED]
+    asked = next(iter(sets), "")
+    rows = sets[asked][:_ASKED] if asked else []
     prompts_path, answers_path = job.paths.root / "prompts.jsonl", job.paths.root / "answers.jsonl"
     instruction = run.manifest.spec.instruction
     write_lines(
@@ -62,6 +63,6 @@ async def export_gguf(job: Job) -> dict[str, Any]:
         "ollama": f"ollama create {run.run_id.lower()} -f Modelfile && ollama run {run.run_id.lower()}",
     }
     if rows:
-        result["accuracy"] = {"set": next(iter(sets)), **score(checker_of(run), rows, given)}
+        result["accuracy"] = {"set": asked, **score(checker_of(run), rows, given)}
     write_json(run.paths.export, result)
     return result

@@ -164,7 +164,7 @@ def check_schema(schema: dict[str, Any], seeds: list[Seed]) -> None:
             value = json.loads(seed.output)
         except ValueError:
             value = seed.output
-        if not validator.is_valid(value):
+        if not validator.is_valid(value):  # pyright: ignore[reportUnknownMemberType] - typed in part
             raise UserInputError(
                 f"The output of example {number} does not keep response_schema.",
                 next_step="Correct the example or the schema, then call again.",

@@ -231,9 +231,9 @@ def _run_line(run: Run) -> RunLine:
         manifest = run.manifest
         stages = {found.stage: found.state for found in states.pipeline_status(run)}
         evaluation = read_object(run.paths.evaluation) or {}
-        part = evaluation.get("held_out") or evaluation.get("synthetic") or {}
+        part: dict[str, Any] = evaluation.get("held_out") or evaluation.get("synthetic") or {}
         accuracy = {name: part[name]["accuracy"] for name in ("base", "student", "teacher") if name in part}
         cost = round(states.spend(run).usd, 4)
     except DamagedRunError as error:
-        return RunLine(run_id=run.run_id, damaged=error.what)
+        return RunLine(run_id=run.run_id, accuracy={}, damaged=error.what)
     return RunLine(run_id=run.run_id, created_at=manifest.created_at, stages=stages, accuracy=accuracy, cost_usd=cost)

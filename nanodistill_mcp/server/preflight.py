@@ -19,7 +19,9 @@ from nanodistill_mcp.student.requests import InspectRequest, StudentFacts
 from nanodistill_mcp.teacher.preflight import TeacherFacts
 
 _TIMEOUT_S = 40.0
-_LOOKED_AT = re.compile(r"KEY|TOKEN|SECRET|CREDENTIAL|PROJECT|LOCATION|REGION|PROFILE|ACCOUNT|API_BASE|API_VERSION|_URL$")
+_LOOKED_AT = re.compile(
+    r"KEY|TOKEN|SECRET|CREDENTIAL|PROJECT|LOCATION|REGION|PROFILE|ACCOUNT|API_BASE|API_VERSION|_URL$"
+)
 
 
 async def inspect_both(
@@ -56,13 +58,12 @@ async def inspect_both(
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(look_at_teacher)
         tasks.start_soon(look_at_student)
-    match [failures[what] for what in ("teacher", "student") if what in failures]:
-        case []:
-            return teachers[0], students[0]
-        case [error]:
-            raise error
-        case [first, second, *_]:
-            raise type(first)(f"{first} Also: {second.what}", next_step=second.next_step)
+    told = [failures[what] for what in ("teacher", "student") if what in failures]
+    if len(told) > 1:
+        raise type(told[0])(f"{told[0]} Also: {told[1].what}", next_step=told[1].next_step)
+    if told:
+        raise told[0]
+    return teachers[0], students[0]
 
 
 async def inspect_teacher(endpoint: TeacherEndpoint) -> TeacherFacts:

@@ -136,7 +136,14 @@ async def test_a_missing_key_is_named_with_the_place_where_it_goes(bench: Bench)
     """Clients do not pass the shell's environment: "set ANTHROPIC_API_KEY" alone sends people to the wrong file."""
     seeds = [{"input": f"message {number}", "output": "a"} for number in range(6)]
     async with bench.connect() as agent:
-        told = await agent.refused("create_run", name="r", instruction="Sort.", seed=seeds, teacher="claude-sonnet-4-5", student=str(student_path()))
+        told = await agent.refused(
+            "create_run",
+            name="r",
+            instruction="Sort.",
+            seed=seeds,
+            teacher="claude-sonnet-4-5",
+            student=str(student_path()),
+        )
     assert told == (
         "The teacher 'claude-sonnet-4-5' needs a key and ANTHROPIC_API_KEY is not set for this server. Add ANTHROPIC_API_KEY "
         "under env of this server's entry in the client's configuration (clients do not pass the shell's environment), "
