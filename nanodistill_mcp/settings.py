@@ -29,8 +29,14 @@ class TeacherEndpoint(BaseModel):
     name: str = Field(default="", description="The name runs use for it.")
     model: str = Field(description="A LiteLLM model id.")
     api_base: str = Field(default="", description="The endpoint's address, when it is not the provider's own.")
-    api_key_env: str = Field(default="", description="The name of the environment variable that holds the key.")
-    usd_per_mtok: tuple[float, float] | None = Field(default=None, description="Price of a million input and output tokens.")
+    api_key_env: str = Field(
+        default="",
+        pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$",
+        description="The name of the environment variable that holds the key.",
+    )
+    usd_per_mtok: tuple[float, float] | None = Field(
+        default=None, description="Price of a million input and output tokens."
+    )
 
     @field_validator("api_base")
     @classmethod
@@ -89,6 +95,9 @@ class Settings(BaseModel):
         return [Path(os.path.realpath(path.expanduser())) for path in self.allowed_paths]
 
 
+_ACCEPTED = sorted(Settings.model_fields.keys() - {"home", "origins"})
+
+
 def load_settings(
     home: Path, overrides: Mapping[str, Any] | None = None, env: Mapping[str, str] | None = None
 ) -> Settings:
@@ -110,7 +119,7 @@ def load_settings(
     )
     from_env = _from_environment(env)
     values: dict[str, Any] = {}
-    origins: dict[str, Origin] = dict.fromkeys(Settings.model_fields.keys() - {"home", "origins"}, "default")
+    origins: dict[str, Origin] = dict.fromkeys(_ACCEPTED, "default")
     layers: list[tuple[Origin, Mapping[str, Any]]] = [
         ("file", from_file),
         ("environment", from_env),
@@ -118,14 +127,20 @@ def load_settings(
     ]
     for origin, layer in layers:
         for key, value in layer.items():
-            values[key] = {**values.get(key, {}), **value} if key == "budget" and isinstance(value, dict) else value
+            before: dict[str, Any] = values[key] if key == "budget" and isinstance(values.get(key), dict) else {}
+            values[key] = before | value if before and isinstance(value, dict) else value
             origins[key] = origin
+    if unknown := sorted(str(key) for key in values.keys() - set(_ACCEPTED)):
+        raise ConfigurationError(
+            f"The server's configuration has keys it does not know: {', '.join(unknown)[:200]}.",
+            next_step=f"Accepted keys: {', '.join(_ACCEPTED)}. Correct the file and restart the server.",
+        )
     try:
         return Settings.model_validate({**values, "home": home, "origins": origins})
     except ValidationError as error:
         raise ConfigurationError(
             "The server's configuration is not accepted: " + "; ".join(_told(error)) + ".",
-            next_step=f"Accepted keys: {', '.join(sorted(origins))}. Correct the file or the variable and restart the server.",
+            next_step=f"Accepted keys: {', '.join(_ACCEPTED)}. Correct the file or the variable and restart the server.",
         ) from None
 
 
@@ -154,6 +169,8 @@ def _read_file(path: Path, *, must_exist: bool) -> dict[str, Any]:
 
     try:
         value = yaml.safe_load(text)
+    except RecursionError:
+        raise ConfigurationError("The configuration file is nested too deeply.", next_step="Flatten it.") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark else ""

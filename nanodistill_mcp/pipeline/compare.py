@@ -9,8 +9,9 @@ from nanodistill_mcp.jobs.supervise import Job
 from nanodistill_mcp.pipeline import answers, dataset, plan
 from nanodistill_mcp.pipeline.evaluate import answer_tokens
 from nanodistill_mcp.pipeline.teaching import run_options, solve, teacher_of
-from nanodistill_mcp.runs.files import read_lines, write_json, write_lines
+from nanodistill_mcp.runs.files import write_json, write_lines
 from nanodistill_mcp.runs.records import ModelName
+from nanodistill_mcp.runs.store import read_records
 from nanodistill_mcp.student.requests import AskGgufRequest, Done, Generated, GenerateRequest, Variant
 
 
@@ -63,7 +64,7 @@ async def compare_models(job: Job) -> dict[str, Any]:
         await job.run_student(asked, Done)
     rows: list[dict[str, Any]] = [{"prompt": text} for text in prompts]
     index = dict(zip(ids, rows, strict=True))
-    for generated in map(Generated.model_validate, read_lines(output_path)):
+    for generated in read_records(output_path, Generated):
         thinking, answer = answers.separate(generated.text)
         index[generated.id][generated.variant] = {"thinking": thinking, "answer": answer}
     if "teacher" in models:

@@ -5,9 +5,9 @@ import shutil
 from typing import Any, Literal
 
 from nanodistill_mcp.errors import TrainingError
-from nanodistill_mcp.runs.files import read_lines, sha256_of, write_json, write_lines
+from nanodistill_mcp.runs.files import sha256_of, write_json, write_lines
 from nanodistill_mcp.runs.records import Example, Reasoning, RunManifest
-from nanodistill_mcp.runs.store import Run
+from nanodistill_mcp.runs.store import Run, read_records
 
 _FEWEST_FOR_A_SPLIT = 20
 _TEST_SHARE = 0.1
@@ -44,7 +44,7 @@ def build_dataset(run: Run, val_split: float) -> dict[str, Any]:
     Raises:
         TrainingError: There are no accepted examples.
     """
-    examples = [Example.model_validate(row) for row in read_lines(run.paths.traces_amplified)]
+    examples = list(read_records(run.paths.traces_amplified, Example))
     if not examples:
         raise TrainingError("There are no accepted examples to train on.", next_step="Call amplify first.")
     ordered = sorted(examples, key=lambda example: _hash("split", example.input))

@@ -10,7 +10,7 @@ from nanodistill_mcp.pipeline.statistics import wilson
 from nanodistill_mcp.pipeline.teaching import run_options
 from nanodistill_mcp.runs.files import read_lines, write_json, write_lines
 from nanodistill_mcp.runs.records import Checker, Example, Trace
-from nanodistill_mcp.runs.store import Run
+from nanodistill_mcp.runs.store import Run, read_records
 from nanodistill_mcp.student.requests import Done, Generated, GenerateRequest, Variant
 
 Rows = list[tuple[str, str, str]]
@@ -54,8 +54,7 @@ async def evaluate(job: Job) -> dict[str, Any]:
         on_metric=lambda line: job.progress(line["done"], line["total"]) if line.get("event") == "rows" else None,
     )
     given: dict[str, dict[str, Generated]] = defaultdict(dict)
-    for row in read_lines(generated_path):
-        record = Generated.model_validate(row)
+    for record in read_records(generated_path, Generated):
         given[record.variant][record.id] = record
     scored = {name: _score_set(name, run, checker, part, given) for name, part in sets.items()}
     write_lines(run.paths.answers, [row for part in scored.values() for row in part["rows"]])
@@ -74,7 +73,7 @@ def checker_of(run: Run) -> Checker:
 def test_sets(run: Run) -> dict[str, Rows]:
     """The user's held-out examples, and apart from them the synthetic test split."""
     held_out = [(seed.id, seed.input, seed.output) for seed in run.seeds() if seed.split == "held_out"]
-    by_id = {row["id"]: Example.model_validate(row) for row in read_lines(run.paths.traces_amplified)}
+    by_id = {example.id: example for example in read_records(run.paths.traces_amplified, Example)}
     synthetic = [
         (row["id"], by_id[row["id"]].input, by_id[row["id"]].output)
         for row in read_lines(run.paths.dataset / "test.jsonl")
@@ -152,7 +151,7 @@ def _score_set(
 
 def _teacher(run: Run, rows: Rows) -> dict[str, str]:
     wanted = {i for i, _, _ in rows}
-    traces = (Trace.model_validate(row) for row in read_lines(run.paths.traces_cot))
+    traces = read_records(run.paths.traces_cot, Trace)
     return {trace.id: trace.teacher_output for trace in traces if trace.id in wanted and trace.split == "held_out"}
 
 

@@ -6,7 +6,8 @@ from nanodistill_mcp.jobs.supervise import Job
 from nanodistill_mcp.pipeline import answers, dataset
 from nanodistill_mcp.pipeline.evaluate import answer_tokens, checker_of, score, test_sets
 from nanodistill_mcp.pipeline.teaching import run_options
-from nanodistill_mcp.runs.files import read_lines, write_atomic, write_json, write_lines
+from nanodistill_mcp.runs.files import write_atomic, write_json, write_lines
+from nanodistill_mcp.runs.store import read_records
 from nanodistill_mcp.student.modelfile import modelfile
 from nanodistill_mcp.student.requests import ExportRequest, ExportResult, Generated, VerifyRequest, VerifyResult
 
@@ -54,7 +55,7 @@ async def export_gguf(job: Job) -> dict[str, Any]:
         VerifyResult,
         on_metric=lambda line: job.progress(line["done"], line["total"]) if line.get("event") == "rows" else None,
     )
-    given = {row.id: answers.separate(row.text)[1] for row in map(Generated.model_validate, read_lines(answers_path))}
+    given = {row.id: answers.separate(row.text)[1] for row in read_records(answers_path, Generated)}
     write_atomic(run.paths.modelfile, modelfile(run.paths.gguf.name, exported).encode())
     result: dict[str, Any] = {
         **exported.model_dump(),

@@ -9,9 +9,9 @@ from nanodistill_mcp.errors import TeacherError, UserInputError
 from nanodistill_mcp.jobs.supervise import Job
 from nanodistill_mcp.pipeline import answers, plan
 from nanodistill_mcp.pipeline.teaching import run_options, teacher_of
-from nanodistill_mcp.runs.files import read_lines, write_json
+from nanodistill_mcp.runs.files import write_json
 from nanodistill_mcp.runs.records import TaskPolicy, Trace
-from nanodistill_mcp.runs.store import Run
+from nanodistill_mcp.runs.store import Run, read_records
 from nanodistill_mcp.teacher import prompts
 from nanodistill_mcp.teacher.answers import PolicyDraft
 from nanodistill_mcp.teacher.client import RowDeclined
@@ -66,7 +66,7 @@ def for_teacher(policy: TaskPolicy) -> str:
 
 def training_traces(run: Run) -> list[Trace]:
     """The traces of the training seeds. Held-out ones are never shown to the teacher."""
-    return [trace for row in read_lines(run.paths.traces_cot) if (trace := Trace.model_validate(row)).split == "train"]
+    return [trace for trace in read_records(run.paths.traces_cot, Trace) if trace.split == "train"]
 
 
 async def _ask(job: Job, feedback: str, before: TaskPolicy | None, version: int) -> TaskPolicy:
