@@ -123,7 +123,8 @@ def test_a_file_that_is_named_must_be_there_and_is_then_the_only_one(tmp_path: P
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("budgett: {}", "budgett: Extra inputs are not permitted"),
+        ("budgett: {}", "The server's configuration has keys it does not know: budgett."),
+        ("home: /elsewhere", "The server's configuration has keys it does not know: home."),
         ("budget: {usd_per_run: -1}", "budget.usd_per_run: Input should be greater than or equal to 0"),
         ("budget: {usd_per_week: 1}", "budget.usd_per_week: Extra inputs are not permitted"),
         ("budget: {usd_per_run: secret-value}", "budget.usd_per_run: Input should be a valid number"),
