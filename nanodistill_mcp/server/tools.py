@@ -136,7 +136,7 @@ async def synthesize_cot(run_id: RunId, ctx: Ctx, wait_s: Wait = 20, restart: Re
     """Let the teacher solve each example without seeing its answer, as a background job that pays the teacher.
 
     Its agreement with the given outputs is the traces' measured confidence; the held-out examples are solved too and give
-    the teacher's ceiling. Needs create_run. Next: extract_policy.
+    the teacher's ceiling. Needs create_run; next: extract_policy.
     """
     return await stages.run_stage(app_of(ctx), ctx, run_id, "synthesize_cot", {}, wait_s=wait_s, restart=restart)
 
@@ -155,7 +155,8 @@ async def extract_policy(
 ) -> StageReply:
     """Let the teacher write down the task's policy in ten fields, and how answers are compared; one paid call.
 
-    feedback refines it, policy replaces it; every version is kept. Show it to the user. Needs synthesize_cot. Next: amplify.
+    feedback refines it, policy replaces it; every version is kept. Show it to the user. Needs
+    synthesize_cot; next: amplify.
     """
     arguments: dict[str, Any] = {}
     if policy:
@@ -182,7 +183,7 @@ async def amplify(
     """Generate new examples under the policy until the target or the budget, as a background job that pays the teacher.
 
     Each is screened for copies, solved again without its answer, and kept only if both answers agree. Minutes. Needs
-    extract_policy. Next: train.
+    extract_policy; next: train.
     """
     app = app_of(ctx)
     again = bool(target_size) and count_lines(app.store.open(run_id).paths.traces_amplified) < target_size
@@ -202,7 +203,7 @@ async def train(
 ) -> StageReply:
     """Train the student's LoRA adapter on this machine, as a tracked background job; free, minutes to hours.
 
-    It survives the end of this chat and keeps checkpoints and the best one. Needs amplify. Next: evaluate.
+    It survives the end of this chat and keeps checkpoints and the best one. Needs amplify; next: evaluate.
     """
     app = app_of(ctx)
     plan.check_options(options)
@@ -214,7 +215,7 @@ async def train(
 async def evaluate(run_id: RunId, ctx: Ctx, wait_s: Wait = 20, restart: Restart = False) -> StageReply:
     """Compare student, base and teacher on examples the student never saw, with intervals and a verdict in words.
 
-    A background job on this machine; free, minutes. Needs train. Next: export_gguf.
+    A background job on this machine; free, minutes. Needs train; next: export_gguf.
     """
     return await stages.run_stage(app_of(ctx), ctx, run_id, "evaluate", {}, wait_s=wait_s, restart=restart)
 
@@ -228,8 +229,8 @@ async def export_gguf(
 ) -> StageReply:
     """Fuse the adapter, write model.gguf and a Modelfile for Ollama, and hold the file against what was trained.
 
-    The held-out examples are answered by llama.cpp from the file itself. A background job; free, minutes. Needs train. Next:
-    compare_models.
+    The held-out examples are answered by llama.cpp from the file itself. A background job; free, minutes. Needs
+    train; next: compare_models.
     """
     wanted = quantization_named(quantization).name
     app = app_of(ctx)
