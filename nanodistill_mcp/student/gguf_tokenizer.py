@@ -40,6 +40,7 @@ _NEVER_MERGED = "ÿ ÿ"
 """llama.cpp insists on a merge, and some tokenizers have none: UTF-8 has no byte 255, so this one never happens."""
 
 _FIXED_DATE = "{%- set date_string = '26 Jul 2024' %}"
+_NO_BOS = "{%- set bos_token = '' %}"
 _NO_THINKING = "{%- set enable_thinking = false %}"
 _PHI3_TOKENS = ("</s>", "<unk>", "<s>", "<|endoftext|>")
 
@@ -229,6 +230,8 @@ def _chat_template(tokenizer: Any) -> str | None:
         settings += _FIXED_DATE
     if "enable_thinking" in text and not tokenizer.has_thinking:  # llama.cpp would say true
         settings += _NO_THINKING
+    if "bos_token" in text and tokenizer.bos_token_id is None:  # llama.cpp would put token 11 there
+        settings += _NO_BOS
     return settings + text
 
 

@@ -169,11 +169,33 @@ def test_a_template_with_todays_date_keeps_the_date_of_training(tmp_path: Path) 
     assert _verified(tmp_path, student).prompt_ids_equal
 
 
-def test_a_template_that_can_think_is_told_what_training_told_it(tmp_path: Path) -> None:
-    """llama.cpp turns thinking on by default; a student without thinking tokens was trained with it off."""
+THINKING_TEMPLATE = """{% for m in messages %}<|im_start|>{{ m['role'] }}
+{% if m.reasoning_content is defined and m.reasoning_content %}<think>
+{{ m.reasoning_content }}
+</think>
+
+{% endif %}{{ m['content'] }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% if enable_thinking is defined and enable_thinking is false %}<think>
+
+</think>
+
+{% endif %}{% endif %}"""
+
+
+@pytest.mark.parametrize("tokens", [(), ("<think>", "</think>")])
+def test_a_template_that_can_think_is_told_what_training_told_it(tmp_path: Path, tokens: tuple[str, ...]) -> None:
+    """llama.cpp turns thinking on where the template can; a student without thinking tokens was trained with it off."""
+    student = make_tiny(tmp_path / "base", "llama", extra_tokens=tokens)
+    (student / "chat_template.jinja").write_text(THINKING_TEMPLATE)
+
+    assert _verified(tmp_path, student).prompt_ids_equal
+
+
+def test_a_bos_the_tokenizer_does_not_have_stays_away(tmp_path: Path) -> None:
+    """Templates are shared between models; llama.cpp would put some token of its own choice where this one says BOS."""
     student = make_tiny(tmp_path / "base", "llama")
-    not_thinking = "{% if add_generation_prompt and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
-    (student / "chat_template.jinja").write_text(CHAT_TEMPLATE + not_thinking)
+    (student / "chat_template.jinja").write_text("{{ bos_token }}" + CHAT_TEMPLATE)
 
     assert _verified(tmp_path, student).prompt_ids_equal
 
