@@ -105,7 +105,8 @@ def write_gguf(
     shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
     types = tensor_types(shapes, quantization)
     quantizer = quantizer or Quantizer()
-    unfinished_path = gguf_path.with_name(f".{gguf_path.name}.{os.getpid()}.tmp")
+    unfinished_path = gguf_path.with_name(f".{gguf_path.name}.tmp")
+    unfinished_path.unlink(missing_ok=True)  # what a killed export left
     writer = gguf.GGUFWriter(unfinished_path, gguf.MODEL_ARCH_NAMES[family.arch])
     writer.add_type("model")
     writer.add_name(tokenizer.model_name)
@@ -120,6 +121,7 @@ def write_gguf(
         _stream(writer, weights, types, quantizer, progress)
         with unfinished_path.open("rb") as stream:
             full_fsync(stream.fileno())
+        unfinished_path.chmod(0o600)
         os.replace(unfinished_path, gguf_path)
         fsync_dir(gguf_path.parent)
     finally:

@@ -46,6 +46,9 @@ _ABSURD_KL_IN_FEWER_BITS = 2.0
 _ABSURD_TOP1 = 0.2
 
 _TEXTS_FROM_PROMPTS = 20
+_UNEQUAL_TOLERATED = 2
+"""Of the unusual texts; not one of the run's own prompts."""
+
 _TEMPLATE_TOKENS = 1024
 """More than a template adds around the words of a conversation, a default system message included."""
 
@@ -123,11 +126,14 @@ def _context_tokens(prompts: Iterable[list[Message]], max_tokens: int, facts: Gg
 
 
 def _judge_texts(texts: TextParity, warnings: list[str]) -> None:
-    if texts.unequal_plain:
+    unequal = len(texts.unequal_plain)
+    if unequal > _UNEQUAL_TOLERATED or not texts.prompts_equal:
         raise ExportError(
-            f"{len(texts.unequal_plain)} of {texts.checked} texts become other tokens in llama.cpp than in training.",
+            f"{unequal} of {texts.checked} texts become other tokens in llama.cpp than in training.",
             next_step="Use the fused model in mlx_lm or LM Studio; the GGUF file would answer differently.",
         )
+    if unequal:
+        warnings.append(f"{unequal} of {texts.checked} texts, all unusual, become other tokens in llama.cpp.")
     if texts.unequal_marked:
         warnings.append(
             f"{len(texts.unequal_marked)} of {texts.checked} texts, all with combining marks, become other tokens in "
@@ -185,6 +191,8 @@ def _prove_by_twin(
     if shutil.disk_usage(directory).free < _TWIN_BYTES_PER_BYTE * request.gguf_path.stat().st_size:
         warnings.append("The disk has no room for a finer file to compare: the layout of the weights was not proved.")
         return ""
+    for abandoned in directory.glob(".twin-*"):
+        shutil.rmtree(abandoned)
     with tempfile.TemporaryDirectory(prefix=".twin-", dir=directory) as name:
         path = Path(name) / "twin.gguf"
         write_gguf(request.fused_dir, path, _TWIN)

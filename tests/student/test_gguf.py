@@ -3,6 +3,7 @@
 
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any, cast
 
@@ -107,11 +108,13 @@ def test_an_export_tells_how_far_it_is_and_leaves_nothing_behind(tmp_path: Path,
     """A large student takes minutes, and what is half written must never look finished."""
     request = export_request(tmp_path, student, random_adapter(student, tmp_path / "model" / "adapters"), "Q4_K_M")
 
+    (tmp_path / ".model.gguf.tmp").write_bytes(b"of an export that was killed")
     result = export(request)
 
     total = sum(result.tensor_types.values())
     assert list(read_lines(request.metrics_path))[-1] == {"event": "tensors", "done": total, "total": total}
     assert sorted(os.listdir(tmp_path)) == ["metrics.jsonl", "model", "model.gguf"]
+    assert stat.S_IMODE(request.gguf_path.stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize("kind", ["lora", "dora"])
