@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -105,9 +106,10 @@ class Bench:
         text = (self.run_folder(run_id) / name).read_text(encoding="utf-8")
         return [json.loads(line) for line in text.splitlines()]
 
-    def adopt(self, finished: Path) -> None:
-        """Put a copy of a finished run into this data directory."""
-        shutil.copytree(finished, self.run_folder(finished.name), symlinks=True)
+    def adopt(self, demo: "Demo") -> str:
+        """Put a copy of the demo's run into this data directory; its id."""
+        shutil.copytree(demo.run_folder, self.run_folder(demo.run_folder.name), symlinks=True)
+        return demo.run_folder.name
 
     def configure(self, **further: Any) -> None:
         """Write the server's configuration: a teacher on each wire, and what the test adds."""
@@ -126,6 +128,7 @@ class Bench:
                 "usd_per_mtok": [3, 15],
             },
         }
+        teachers["demo"] = teachers["local"]
         config = {"teachers": teachers, "allowed_paths": [str(self.home.parent), str(student_path())], **further}
         (self.home / "config.yaml").write_text(json.dumps(config), encoding="utf-8")
 
@@ -133,33 +136,34 @@ class Bench:
 @pytest.fixture
 def bench(home: Path, script: ScriptedTeacher) -> Bench:
     """A configured server's surroundings."""
-    return _bench(home, script)
-
-
-def _bench(home: Path, script: ScriptedTeacher) -> Bench:
     environment = {"NANODISTILL_HOME": str(home), "PATH": os.environ["PATH"], "HOME": str(home), KEY: SECRET}
     made = Bench(home, script, environment)
     made.configure()
     return made
 
 
+@dataclass(frozen=True)
+class Demo:
+    """A demo that was run to its end: what it printed, and the folder of its run."""
+
+    exit_code: int
+    printed: str
+    run_folder: Path
+
+
+def run_demo(home: Path, *arguments: str) -> Demo:
+    """``nanodistill-mcp demo`` as a person starts it."""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "COLUMNS": "140"}
+    command = [sys.executable, "-m", "nanodistill_mcp", "--home", str(home), "demo", *arguments]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    folder = max((home / "runs").iterdir(), key=lambda run: run.stat().st_mtime)
+    return Demo(ended.returncode, ended.stdout + ended.stderr, folder)
+
+
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that went the whole path, made once. Copy it with Bench.adopt; never change it."""
-
-    async def work(bench: Bench) -> None:
-        async with bench.connect() as agent:
-            await agent.create(options=SHORT)
-            for stage in STAGES:
-                reply = await agent.finish("tickets", stage)
-                assert reply["state"] == "done", reply["message"]
-
-    scripted = ScriptedTeacher()
-    with WireServer(scripted.answer) as server:
-        scripted.server = server
-        bench = _bench(tmp_path_factory.mktemp("finished"), scripted)
-        anyio.run(work, bench)
-    return bench.run_folder("tickets")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """The demo, run once. Its run went the whole path: copy it with Bench.adopt, never change it."""
+    return run_demo(tmp_path_factory.mktemp("demo"))
 
 
 def said(result: CallToolResult) -> str:

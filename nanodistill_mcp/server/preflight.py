@@ -71,7 +71,9 @@ async def inspect_teacher(endpoint: TeacherEndpoint) -> TeacherFacts:
     with tempfile.TemporaryDirectory(prefix="nanodistill-") as folder:
         asked, told = Path(folder) / "asked.json", Path(folder) / "told.json"
         write_json(asked, {"endpoint": endpoint.model_dump()}, durable=False)
-        result = await _result("teacher", told, "teacher.preflight", str(asked), str(told), env=_key_names())
+        result = await _result(
+            "teacher", told, "teacher.preflight", str(asked), str(told), env=_key_names(endpoint.api_key_env)
+        )
     return TeacherFacts.model_validate(result)
 
 
@@ -100,7 +102,7 @@ async def _result(what: str, told: Path, module: str, *arguments: str, env: dict
     return result
 
 
-def _key_names() -> dict[str, str]:
+def _key_names(also: str) -> dict[str, str]:
     """Which keys are set, without their values: that is all the check looks at."""
-    names = {name: "set" for name, value in os.environ.items() if value and _LOOKED_AT.search(name)}
+    names = {name: "set" for name, value in os.environ.items() if value and (name == also or _LOOKED_AT.search(name))}
     return {**names, **processes.environment()}

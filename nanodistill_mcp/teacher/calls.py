@@ -6,6 +6,7 @@ A call id is made of everything that shapes an answer, so asking the same thing 
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel
@@ -88,5 +89,10 @@ def call_id_of(
     model: str, prompt: Prompt, answer_type: type[BaseModel], parameters: dict[str, Any], sample: int
 ) -> str:
     """The content address of a question: equal for equal questions, whenever and however they are sent."""
-    parts = [model, prompt.system, prompt.user, answer_type.model_json_schema(), parameters, sample]
+    parts = [model, prompt.system, prompt.user, _schema(answer_type), parameters, sample]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
+
+
+@cache
+def _schema(answer_type: type[BaseModel]) -> dict[str, Any]:
+    return answer_type.model_json_schema()

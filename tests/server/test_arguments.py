@@ -31,7 +31,7 @@ CANARY = "CANARY-8d1f"
         pytest.param(
             "seed.json",
             json.dumps([{"input": CANARY, "output": "b"}]),
-            f"There is one different example; at least 3 are needed, ten or more are better. {SHAPE}",
+            f"There is one distinct example; at least 3 are needed, ten or more are better. {SHAPE}",
             id="one row",
         ),
         pytest.param(
@@ -145,7 +145,7 @@ async def test_a_missing_key_is_named_with_the_place_where_it_goes(bench: Bench)
             student=str(student_path()),
         )
     assert told == (
-        "The teacher 'claude-sonnet-4-5' needs a key and ANTHROPIC_API_KEY is not set for this server. Add ANTHROPIC_API_KEY "
+        "The teacher 'claude-sonnet-4-5' needs a key and ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN is not set for this server. Add ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN "
         "under env of this server's entry in the client's configuration (clients do not pass the shell's environment), "
         "restart the client, then call create_run again. Nothing was spent."
     )

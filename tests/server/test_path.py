@@ -5,19 +5,19 @@ import os
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mcp.types import TextResourceContents
 
 from nanodistill_mcp.demo import task, teacher
 from nanodistill_mcp.demo.wire import Fails, Refuses, Says, WireReply, WireRequest
-from tests.conftest import SECRET, SHORT, STAGES, Bench
+from tests.conftest import SECRET, SHORT, STAGES, Bench, Demo
 
 
-@pytest.mark.parametrize("mode", ["auto", "legacy"])
-async def test_the_whole_path_makes_a_model_that_llama_cpp_answers_with(bench: Bench, mode: str) -> None:
-    """Both protocol eras, every stage, each called twice: the second call answers at once and pays nothing."""
-    async with bench.connect(mode) as agent:
+async def test_the_whole_path_makes_a_model_that_llama_cpp_answers_with(bench: Bench) -> None:
+    """Every stage, each called twice: the second call answers at once and pays nothing."""
+    async with bench.connect() as agent:
         await agent.create(options=SHORT)
         for stage in STAGES:
             reply = await agent.finish("tickets", stage)
@@ -136,30 +136,47 @@ async def test_a_server_killed_in_a_paid_stage_is_not_missed_and_a_new_one_sees_
         _slow(bench)
         await agent.call(stage, run_id="tickets", wait_s=0)
         os.kill(bench.server_pid(), signal.SIGKILL)
-    await _ends_without_its_server(bench, stage)
+    await _ends_without_its_server(bench, stage, "tickets")
     questions = [request.user for request in bench.teacher.asked]
     assert len(questions) == len(set(questions))
 
 
 @pytest.mark.parametrize("stage", STAGES[3:])
 async def test_a_server_killed_while_the_student_works_is_not_missed_either(
-    bench: Bench, finished: Path, stage: str
+    bench: Bench, demo: Demo, stage: str
 ) -> None:
     """Training can take hours; the client it was started from rarely lives that long."""
-    bench.adopt(finished)
+    run_id = bench.adopt(demo)
     async with bench.connect() as agent:
-        await agent.call(stage, run_id="tickets", wait_s=0, restart=True)
+        await agent.call(stage, run_id=run_id, wait_s=0, restart=True, **BRIEF.get(stage, {}))
         os.kill(bench.server_pid(), signal.SIGKILL)
-    await _ends_without_its_server(bench, stage)
+    await _ends_without_its_server(bench, stage, run_id)
 
 
-async def _ends_without_its_server(bench: Bench, stage: str) -> None:
-    jobs = set((bench.run_folder("tickets") / "jobs").iterdir())
+BRIEF: dict[str, dict[str, Any]] = {"train": {"options": {"num_train_epochs": 1}}}
+
+
+async def _ends_without_its_server(bench: Bench, stage: str, run_id: str) -> None:
+    jobs = set((bench.run_folder(run_id) / "jobs").iterdir())
     async with bench.connect() as agent:
-        line = await agent.until("tickets", stage, lambda line: line["state"] != "new")
+        line = await agent.until(run_id, stage, lambda line: line["state"] != "new")
         assert line["state"] in ("running", "done")
-        assert (await agent.finish("tickets", stage))["state"] == "done"
-    assert set((bench.run_folder("tickets") / "jobs").iterdir()) == jobs
+        assert (await agent.finish(run_id, stage))["state"] == "done"
+    assert set((bench.run_folder(run_id) / "jobs").iterdir()) == jobs
+
+
+async def test_a_handshake_era_client_works_through_a_run_too(bench: Bench, demo: Demo) -> None:
+    """Most clients still speak the older protocol; a finished stage answers them at once, and pays nothing."""
+    run_id = bench.adopt(demo)
+    async with bench.connect("legacy") as agent:
+        assert agent.client.protocol_version == "2025-11-25"
+        for stage in STAGES:
+            reply = await agent.call(stage, run_id=run_id, wait_s=0)
+            assert (reply["state"], reply["run_id"]) == ("done", run_id)
+        uris = {str(resource.uri) for resource in (await agent.client.list_resources()).resources}
+        assert f"nanodistill://runs/{run_id}/model.gguf" in uris
+        assert "nope" in await agent.refused("get_status", run_id="nope")
+    assert bench.teacher.asked == []
 
 
 async def test_a_wrong_key_stops_the_stage_after_one_try_and_says_where_the_key_belongs(bench: Bench) -> None:
@@ -220,15 +237,15 @@ async def test_pause_resume_and_cancel_reach_the_job(bench: Bench) -> None:
         assert (await agent.finish("tickets", "synthesize_cot"))["state"] == "done"
 
 
-async def test_training_can_be_cancelled_and_continues_from_its_checkpoint(bench: Bench, finished: Path) -> None:
+async def test_training_can_be_cancelled_and_continues_from_its_checkpoint(bench: Bench, demo: Demo) -> None:
     """Hours of training must not be lost to a cancel."""
-    bench.adopt(finished)
-    options = {"num_train_epochs": 40}
+    run_id = bench.adopt(demo)
+    options = {"num_train_epochs": 2}
     async with bench.connect() as agent:
-        await agent.call("train", run_id="tickets", wait_s=0, restart=True, options=options)
-        await agent.until("tickets", "train", lambda line: line["done"] >= 20)
-        assert (await agent.call("control_job", run_id="tickets", action="cancel"))["state"] == "cancelled"
-        reply = await agent.finish("tickets", "train", options=options)
+        await agent.call("train", run_id=run_id, wait_s=0, restart=True, options=options)
+        await agent.until(run_id, "train", lambda line: line["done"] >= 10)
+        assert (await agent.call("control_job", run_id=run_id, action="cancel"))["state"] == "cancelled"
+        reply = await agent.finish(run_id, "train", options=options)
     assert reply["state"] == "done"
     assert reply["result"]["resumed_from"] >= 1
 

@@ -1,0 +1,43 @@
+"""The demo keeps what the README says of it."""
+
+import json
+
+import pytest
+
+from tests.conftest import Demo, run_demo
+
+
+def test_the_demo_takes_ten_examples_to_a_model_that_beats_its_base(demo: Demo) -> None:
+    """The promise of the whole project, in one command: no key, no download."""
+    assert demo.exit_code == 0, demo.printed
+    _holds(demo)
+    for words in ("The first trace", "Before and after", "claude mcp add nanodistill", str(demo.run_folder)):
+        assert words in demo.printed
+
+
+def test_the_demo_run_again_shows_its_results_and_asks_the_teacher_nothing(demo: Demo) -> None:
+    """Whoever runs it a second time has paid already, or would have."""
+    calls = (demo.run_folder / "calls.jsonl").read_bytes()
+    again = run_demo(demo.run_folder.parents[1])
+    assert again.exit_code == 0, again.printed
+    assert "Before and after" in again.printed
+    assert (demo.run_folder / "calls.jsonl").read_bytes() == calls
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_the_demo_holds_for_three_seeds_in_a_row(demo: Demo) -> None:
+    """One lucky seed proves nothing."""
+    for seed in (1, 2, 3):
+        ended = run_demo(demo.run_folder.parents[1], "--seed", str(seed))
+        assert ended.exit_code == 0, ended.printed
+        _holds(ended)
+
+
+def _holds(demo: Demo) -> None:
+    evaluation = json.loads((demo.run_folder / "evaluation.json").read_text(encoding="utf-8"))["held_out"]
+    export = json.loads((demo.run_folder / "export.json").read_text(encoding="utf-8"))
+    assert evaluation["base"]["accuracy"] < 0.2
+    assert evaluation["student"]["accuracy"] >= 0.8
+    assert export["accuracy"]["accuracy"] >= 0.8
+    assert export["parity"]["runtime"].startswith("xllamacpp")
