@@ -39,7 +39,8 @@ OPTIONS: dict[str, Any] = {
 }
 """A student of a few hundred thousand weights needs hotter training than a real one."""
 
-STAGES = ("synthesize_cot", "extract_policy", "amplify", "train", "evaluate", "export_gguf")
+PAID_STAGES = ("synthesize_cot", "extract_policy", "amplify")
+STAGES = (*PAID_STAGES, "train", "evaluate", "export_gguf")
 _TITLES = {
     "synthesize_cot": "The teacher solves your examples",
     "extract_policy": "What the task demands",
@@ -127,12 +128,16 @@ class _Agent:
         return result.structured_content or {}
 
     async def prepare(self, name: str, *, fresh: bool) -> None:
-        """With ``--fresh``, put an earlier run of this name away."""
+        """Put an earlier run of this name away with ``--fresh``; else end a job of it whose teacher is gone."""
         runs = (await self.call("get_status"))["runs"]
-        if fresh and any(run["run_id"] == name for run in runs):
-            status = await self.call("get_status", run_id=name)
-            if status["running"]:
-                await self.call("control_job", run_id=name, action="cancel")
+        if not any(run["run_id"] == name for run in runs):
+            return
+        running = (await self.call("get_status", run_id=name))["running"]
+        if running and (fresh or running in PAID_STAGES):  # the teacher it talks to ended with the demo that started it
+            await self.call("control_job", run_id=name, action="cancel")
+            while (await self.call("get_status", run_id=name, wait_s=5))["running"]:
+                pass
+        if fresh:
             await self.call("delete_run", run_id=name, confirm_name=name)
 
     async def create(self, name: str, seed: int, test_path: str) -> None:

@@ -70,6 +70,7 @@ class _Patience:
     """How one question's attempts went so far."""
 
     since: float = field(default_factory=time.monotonic)
+    first_failed_at: float = 0.0
     failed: Counter[Kind] = field(default_factory=Counter[Kind])
 
 
@@ -222,6 +223,7 @@ class Gate:
     async def _recover(self, call: Call, failed: _AttemptFailedError, patience: _Patience) -> None:
         """Make ready for another attempt, or raise what ends the question or the stage."""
         failure = failed.failure
+        patience.first_failed_at = patience.first_failed_at or time.monotonic()
         patience.failed[failure.kind] += 1
         if failure.kind == "rejected":
             self._learn(call, failed, patience)
@@ -236,8 +238,9 @@ class Gate:
         else:
             given_up = patience.failed[failure.kind] >= TRANSIENT.get(failure.kind, 0)
         if given_up:
-            if failure.kind in TRANSIENT and self._answered_at > patience.since:
-                raise RowDeclined("empty", call.call_id, call.cost_usd)  # others are answered: it is this question
+            others_are_answered = self._answered_at > patience.first_failed_at
+            if failure.kind in TRANSIENT and failure.kind != "unreachable" and others_are_answered:
+                raise RowDeclined("empty", call.call_id, call.cost_usd)  # it is this question
             raise self._stop(failure)
         if limited:
             self._paused_until = max(self._paused_until, time.monotonic() + wait_s)

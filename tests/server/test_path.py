@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from mcp.types import TextResourceContents
 
 from nanodistill_mcp.demo import task, teacher
-from nanodistill_mcp.demo.wire import Fails, Refuses, Says, WireReply, WireRequest
+from nanodistill_mcp.demo.wire import Fails, Refuses, Says, WireReply, WireRequest, WireServer
 from tests.conftest import SECRET, SHORT, STAGES, Bench, Demo
 
 
@@ -269,3 +270,35 @@ async def test_the_anthropic_wire_carries_a_stage_too(bench: Bench) -> None:
         reply = await agent.finish("tickets", "synthesize_cot")
     assert reply["state"] == "done"
     assert {request.wire for request in bench.teacher.asked} == {"anthropic"}
+
+
+async def test_a_teacher_that_goes_away_fails_the_stage_and_its_return_pays_only_what_is_missing(bench: Bench) -> None:
+    """An outage must not look like examples the teacher could not solve, nor cost anything twice."""
+    answers_until_stalled = 4
+
+    def stall(request: WireRequest) -> WireReply | None:
+        if len(bench.teacher.asked) <= answers_until_stalled:
+            return None
+        return Says(teacher.answer(request.system, request.user, request.schema_name), delay_s=60)
+
+    bench.teacher.script = stall
+    async with AsyncExitStack() as stack:
+        with WireServer(bench.teacher.answer) as first:
+            bench.teacher.server = first
+            bench.configure()
+            agent = await stack.enter_async_context(bench.connect())
+            await agent.create()
+            await agent.call("synthesize_cot", run_id="tickets", wait_s=0)
+            await agent.until("tickets", "synthesize_cot", lambda line: line["done"] == answers_until_stalled)
+        reply = await agent.finish("tickets", "synthesize_cot")  # its teacher is gone
+        assert reply["state"] == "failed"
+        assert "There is no connection to the teacher" in reply["message"]
+    bench.teacher.script = lambda _: None
+    bench.teacher.asked.clear()
+    with WireServer(bench.teacher.answer) as second:  # back, at another address
+        bench.teacher.server = second
+        bench.configure()
+        async with bench.connect() as agent:
+            reply = await agent.finish("tickets", "synthesize_cot")
+    assert (reply["state"], reply["result"]["train_agree"]) == ("done", 8)
+    assert len(bench.teacher.asked) == 10 - answers_until_stalled
