@@ -20,39 +20,47 @@ class Options(BaseModel):
     held_out_split: Share | None = Field(
         None, description="Share of the seeds kept aside as held-out; default 0.2, at least 2 of 5 or more."
     )
-    val_split: Share | None = Field(None, description="Share of the training examples used as the validation set.")
+    val_split: Share | None = Field(
+        default=None, description="Share of the training examples used as the validation set."
+    )
 
     # The teacher
-    teacher_concurrency: int | None = Field(None, ge=1, le=128, description="Calls in flight at most.")
-    teacher_max_tokens: int | None = Field(None, ge=16, le=64000, description="Output tokens of one call at most.")
-    temperature: float | None = Field(None, ge=0, le=2, description="Sent only to models that accept it.")
-    max_calls: int | None = Field(None, ge=1, description="A cap on calls; needed when the teacher's price is unknown.")
+    teacher_concurrency: int | None = Field(default=None, ge=1, le=128, description="Calls in flight at most.")
+    teacher_max_tokens: int | None = Field(
+        default=None, ge=16, le=64000, description="Output tokens of one call at most."
+    )
+    temperature: float | None = Field(default=None, ge=0, le=2, description="Sent only to models that accept it.")
+    max_calls: int | None = Field(
+        default=None, ge=1, description="A cap on calls; needed when the teacher's price is unknown."
+    )
     max_total_tokens: int | None = Field(
         None, ge=1000, description="A cap on tokens; needed when the price is unknown."
     )
-    examples_per_call: int | None = Field(None, ge=1, le=20, description="New examples asked for in one call.")
+    examples_per_call: int | None = Field(default=None, ge=1, le=20, description="New examples asked for in one call.")
 
     # The student
-    fine_tune_type: Literal["lora", "dora", "full"] | None = Field(None, description="What is trained.")
-    num_train_epochs: float | None = Field(None, gt=0, le=100, description="Passes over the training examples.")
-    batch_size: int | None = Field(None, ge=1, le=256, description="Rows in one batch.")
-    gradient_accumulation_steps: int | None = Field(None, ge=1, le=256, description="Batches in one update.")
-    learning_rate: float | None = Field(None, gt=0, le=1, description="Peak learning rate.")
-    lr_schedule: Literal["constant", "cosine", "linear"] | None = Field(None, description="After the warmup.")
-    warmup_ratio: float | None = Field(None, ge=0, le=0.5, description="Share of the updates spent warming up.")
-    optimizer: Literal["adam", "adamw"] | None = Field(None, description="The optimizer.")
-    weight_decay: float | None = Field(None, ge=0, le=1, description="Weight decay; adamw only.")
-    lora_rank: int | None = Field(None, ge=1, le=512, description="Rank of the adapter.")
+    fine_tune_type: Literal["lora", "dora", "full"] | None = Field(default=None, description="What is trained.")
+    num_train_epochs: float | None = Field(default=None, gt=0, le=100, description="Passes over the training examples.")
+    batch_size: int | None = Field(default=None, ge=1, le=256, description="Rows in one batch.")
+    gradient_accumulation_steps: int | None = Field(default=None, ge=1, le=256, description="Batches in one update.")
+    learning_rate: float | None = Field(default=None, gt=0, le=1, description="Peak learning rate.")
+    lr_schedule: Literal["constant", "cosine", "linear"] | None = Field(default=None, description="After the warmup.")
+    warmup_ratio: float | None = Field(default=None, ge=0, le=0.5, description="Share of the updates spent warming up.")
+    optimizer: Literal["adam", "adamw"] | None = Field(default=None, description="The optimizer.")
+    weight_decay: float | None = Field(default=None, ge=0, le=1, description="Weight decay; adamw only.")
+    lora_rank: int | None = Field(default=None, ge=1, le=512, description="Rank of the adapter.")
     lora_scale: float | None = Field(
         None, gt=0, le=100, description="MLX-LM's absolute scale (alpha ÷ rank elsewhere)."
     )
-    lora_dropout: float | None = Field(None, ge=0, lt=1, description="Dropout inside the adapter.")
-    lora_layers: int | None = Field(None, ge=-1, description="Trained blocks counted from the last; -1 is all.")
-    lora_keys: list[str] | None = Field(None, description="Block-relative module names; left out, all linear layers.")
+    lora_dropout: float | None = Field(default=None, ge=0, lt=1, description="Dropout inside the adapter.")
+    lora_layers: int | None = Field(default=None, ge=-1, description="Trained blocks counted from the last; -1 is all.")
+    lora_keys: list[str] | None = Field(
+        default=None, description="Block-relative module names; left out, all linear layers."
+    )
     max_seq_length: int | None = Field(
         None, ge=16, le=131072, description="Longer rows are dropped with a count, never cut."
     )
-    gradient_checkpointing: bool | None = Field(None, description="Less memory for more time.")
+    gradient_checkpointing: bool | None = Field(default=None, description="Less memory for more time.")
     early_stopping_patience: int | None = Field(
         None, ge=0, le=100, description="Evaluations without a gain; 0 never stops early."
     )

@@ -153,7 +153,7 @@ def runs_reply(app: App) -> StatusReply:
             why="There are no runs yet. Ten examples are a good start.",
         )
     )
-    return StatusReply(run_id="", folder=str(app.store.runs_dir), running="", detail={}, runs=lines, next_step=step)
+    return StatusReply(run_id="", folder=str(app.store.runs_dir), runs=lines, next_step=step)
 
 
 def next_step(run: Run, current: StageStatus) -> NextStep:
@@ -235,5 +235,5 @@ def _run_line(run: Run) -> RunLine:
         accuracy = {name: part[name]["accuracy"] for name in ("base", "student", "teacher") if name in part}
         cost = round(states.spend(run).usd, 4)
     except DamagedRunError as error:
-        return RunLine(run_id=run.run_id, accuracy={}, damaged=error.what)
+        return RunLine(run_id=run.run_id, damaged=error.what)
     return RunLine(run_id=run.run_id, created_at=manifest.created_at, stages=stages, accuracy=accuracy, cost_usd=cost)

@@ -84,7 +84,7 @@ class RunLine(BaseModel):
     run_id: str
     created_at: str = ""
     stages: dict[str, State] = {}
-    accuracy: dict[str, float] = Field({}, description="On the run's held-out examples, by model.")
+    accuracy: dict[str, float] = Field(default={}, description="On the run's held-out examples, by model.")
     cost_usd: float = 0.0
     damaged: str = ""
 
@@ -95,10 +95,10 @@ class StatusReply(BaseModel):
     run_id: str
     folder: str
     stages: list[StageLine] = []
-    running: str = Field("", description="The stage that has a living job.")
+    running: str = Field(default="", description="The stage that has a living job.")
     spend: SpendReply | None = None
     artifacts: list[Artifact] = []
-    detail: dict[str, Any] = Field({}, description="What the finished stages found, when asked for.")
+    detail: dict[str, Any] = Field(default={}, description="What the finished stages found, when asked for.")
     runs: list[RunLine] = []
     next_step: NextStep
     poll_after_s: int = 0
