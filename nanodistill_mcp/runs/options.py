@@ -15,10 +15,10 @@ class Options(BaseModel):
 
     # The data
     test_path: str | None = Field(
-        None, description="A file of further held-out examples, of any size, never trained on."
+        default=None, description="A file of further held-out examples, of any size, never trained on."
     )
     held_out_split: Share | None = Field(
-        None, description="Share of the seeds kept aside as held-out; default 0.2, at least 2 of 5 or more."
+        default=None, description="Share of the seeds kept aside as held-out; default 0.2, at least 2 of 5 or more."
     )
     val_split: Share | None = Field(
         default=None, description="Share of the training examples used as the validation set."
@@ -34,7 +34,7 @@ class Options(BaseModel):
         default=None, ge=1, description="A cap on calls; needed when the teacher's price is unknown."
     )
     max_total_tokens: int | None = Field(
-        None, ge=1000, description="A cap on tokens; needed when the price is unknown."
+        default=None, ge=1000, description="A cap on tokens; needed when the price is unknown."
     )
     examples_per_call: int | None = Field(default=None, ge=1, le=20, description="New examples asked for in one call.")
 
@@ -50,7 +50,7 @@ class Options(BaseModel):
     weight_decay: float | None = Field(default=None, ge=0, le=1, description="Weight decay; adamw only.")
     lora_rank: int | None = Field(default=None, ge=1, le=512, description="Rank of the adapter.")
     lora_scale: float | None = Field(
-        None, gt=0, le=100, description="MLX-LM's absolute scale (alpha ÷ rank elsewhere)."
+        default=None, gt=0, le=100, description="MLX-LM's absolute scale (alpha ÷ rank elsewhere)."
     )
     lora_dropout: float | None = Field(default=None, ge=0, lt=1, description="Dropout inside the adapter.")
     lora_layers: int | None = Field(default=None, ge=-1, description="Trained blocks counted from the last; -1 is all.")
@@ -58,17 +58,17 @@ class Options(BaseModel):
         default=None, description="Block-relative module names; left out, all linear layers."
     )
     max_seq_length: int | None = Field(
-        None, ge=16, le=131072, description="Longer rows are dropped with a count, never cut."
+        default=None, ge=16, le=131072, description="Longer rows are dropped with a count, never cut."
     )
     gradient_checkpointing: bool | None = Field(default=None, description="Less memory for more time.")
     early_stopping_patience: int | None = Field(
-        None, ge=0, le=100, description="Evaluations without a gain; 0 never stops early."
+        default=None, ge=0, le=100, description="Evaluations without a gain; 0 never stops early."
     )
     seed: int | None = Field(
-        None, ge=0, le=2**31 - 1, description="Of the split, the data order and the adapter's start."
+        default=None, ge=0, le=2**31 - 1, description="Of the split, the data order and the adapter's start."
     )
     max_new_tokens: int | None = Field(
-        None, ge=1, le=32768, description="Tokens of one of the student's answers at most."
+        default=None, ge=1, le=32768, description="Tokens of one of the student's answers at most."
     )
 
 
