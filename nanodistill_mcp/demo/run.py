@@ -26,8 +26,8 @@ from nanodistill_mcp.runs.files import write_atomic, write_lines
 
 TEACHER = "demo"
 KEY_VARIABLE = "DEMO_TEACHER_KEY"
-USD_PER_MTOK = (2.0, 10.0)
-"""A current large model's price, so that the demo shows what such a run would cost. Nothing is paid."""
+LARGE_MODEL_USD_PER_MTOK = (2.0, 10.0)
+"""A current large model's price, to say what such a run would cost. The demo's teacher costs nothing."""
 
 AUGMENT_FACTOR = 30
 OPTIONS: dict[str, Any] = {
@@ -104,7 +104,7 @@ def _config(base_url: str, folder: Path) -> str:
         "model": "openai/support-desk-teacher",
         "api_base": base_url,
         "api_key_env": KEY_VARIABLE,
-        "usd_per_mtok": list(USD_PER_MTOK),
+        "usd_per_mtok": [0, 0],
     }
     return json.dumps({"teachers": {TEACHER: endpoint}, "allowed_paths": [str(folder), str(student_path())]}, indent=1)
 
@@ -154,14 +154,12 @@ class _Agent:
             options=options,
         )
         plan = reply["plan"]
-        cost = plan["cost_usd"]
         self._console.print(
             Panel(
                 f"{task.INSTRUCTION}\n\n"
                 f"{plan['train_seeds']} examples in, {plan['target_examples']} wanted, {plan['held_out']} held out to prove it. "
-                f"About {plan['teacher_calls']['low']:.0f}-{plan['teacher_calls']['high']:.0f} teacher calls, "
-                f"${cost['low']:.2f}-${cost['high']:.2f} at ${USD_PER_MTOK[0]:g}/${USD_PER_MTOK[1]:g} a million tokens "
-                "(this teacher is a program: nothing is paid).",
+                f"About {plan['teacher_calls']['low']:.0f}-{plan['teacher_calls']['high']:.0f} teacher calls; "
+                "this teacher is a program, so nothing is paid.",
                 title=f"Run {name}" + ("" if reply["created"] else ", continued"),
                 title_align="left",
             )
@@ -248,9 +246,12 @@ class _Agent:
         self._console.print(accuracy)
         self._console.print(f"{status['detail']['evaluate']['verdict']}\n", highlight=False)
         spend = status["spend"]
+        usd_in, usd_out = LARGE_MODEL_USD_PER_MTOK
+        price = (spend["input_tokens"] * usd_in + spend["output_tokens"] * usd_out) / 1e6
         self._console.print(
-            f"Teacher: {spend['calls']} calls, {spend['input_tokens'] + spend['output_tokens']:,} tokens, "
-            f"${spend['cost_usd']:.2f} at a large model's price.\nEverything lies in {status['folder']}\n",
+            f"Teacher: {spend['calls']} calls, {spend['input_tokens'] + spend['output_tokens']:,} tokens, nothing paid. "
+            f"A large model at ${usd_in:g}/${usd_out:g} a million tokens would have cost ${price:.2f}.\n"
+            f"Everything lies in {status['folder']}\n",
             highlight=False,
             soft_wrap=True,
         )

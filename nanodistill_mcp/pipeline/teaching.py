@@ -19,6 +19,7 @@ from nanodistill_mcp.teacher.answers import WorkedSolution
 from nanodistill_mcp.teacher.budget import Budget, Caps
 from nanodistill_mcp.teacher.capabilities import Capabilities
 from nanodistill_mcp.teacher.client import RowDeclined, Teacher
+from nanodistill_mcp.teacher.ledger import DayLedger
 
 DEFAULT_CONCURRENCY = 16
 DEFAULT_MAX_TOKENS = 2048
@@ -42,7 +43,8 @@ async def teacher_of(job: Job) -> AsyncGenerator[Teacher, None]:
     endpoint = TeacherEndpoint.model_validate(job.arguments["endpoint"])
     with Journal.open(job.run.paths.calls) as journal:
         caps = Caps(usd=float(job.arguments["cap_usd"]), tokens=options.max_total_tokens, calls=options.max_calls)
-        budget = Budget(caps, spend_of(journal.records), manifest.usd_per_mtok)
+        day = DayLedger(Path(job.arguments["ledger_dir"]), float(job.arguments["cap_usd_per_day"]))
+        budget = Budget(caps, spend_of(journal.records), manifest.usd_per_mtok, day)
         teacher = Teacher(
             endpoint,
             journal=journal,

@@ -120,6 +120,8 @@ def _common(app: App, run: Run) -> dict[str, Any]:
     return {
         "endpoint": app.settings.endpoint(spec.teacher).model_dump(),
         "cap_usd": min(spec.budget_usd, app.settings.budget.usd_per_run),
+        "cap_usd_per_day": app.settings.budget.usd_per_day,
+        "ledger_dir": str(app.store.home / "ledger"),
         "capabilities_path": str(app.capabilities_path),
         "training_lock_path": str(app.training_lock_path),
         "student": _student(app, run),

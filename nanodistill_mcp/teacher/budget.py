@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from nanodistill_mcp.errors import BudgetError
 from nanodistill_mcp.runs.records import Spend
+from nanodistill_mcp.teacher.ledger import DayLedger
 
 _WRAPPING_TOKENS = 600
 """What providers add to a request unseen: role markers, the preamble for tools or schemas."""
@@ -48,14 +49,16 @@ class Budget:
         caps: The most the run may spend, over all its stages.
         spent: What the journal says was spent; calls in doubt count in full.
         prices: None when unknown; then a cap on tokens or calls has to stand in for the one on dollars.
+        day: The ledger of all runs, whose ceiling holds beside this run's.
     """
 
-    def __init__(self, caps: Caps, spent: Spend, prices: Prices | None) -> None:
+    def __init__(self, caps: Caps, spent: Spend, prices: Prices | None, day: DayLedger | None = None) -> None:
         self.caps = caps
         self.prices = prices
         self.usd = spent.usd + spent.in_doubt_usd
         self.tokens = spent.input_tokens + spent.output_tokens
         self.calls = spent.calls + spent.failed_calls + spent.in_doubt_calls
+        self._day = day
         self._in_flight: list[Reservation] = []
         self._settled = asyncio.Event()
 
@@ -81,7 +84,7 @@ class Budget:
                 next_step="Give its endpoint usd_per_mtok in the server's configuration ([0, 0] when it costs nothing), "
                 "or set the option max_calls or max_total_tokens.",
             )
-        while missing := self._missing(worst):
+        while missing := self._missing(worst) or self._missing_today(worst):
             if not self._in_flight:
                 raise BudgetError(
                     missing,
@@ -94,10 +97,21 @@ class Budget:
     def settle(self, reserved: Reservation, usd: float, tokens: int) -> None:
         """Put what an attempt did cost in the place of its worst case."""
         self._in_flight.remove(reserved)
+        if self._day is not None:
+            self._day.settle(reserved.usd, usd)
         self.usd += usd
         self.tokens += tokens
         self._settled.set()
         self._settled = asyncio.Event()
+
+    def _missing_today(self, worst: Reservation) -> str:
+        """Reserve the attempt in the ledger of all runs. What is missing, in words; empty when it is reserved."""
+        if self._day is None or self._day.reserve(worst.usd):
+            return ""
+        return (
+            f"The next call may cost ${worst.usd:.4f} and ${self._day.left_usd:.4f} of the ${self._day.cap_usd:.2f} that all "
+            "runs may spend in a day are left."
+        )
 
     def _missing(self, worst: Reservation) -> str:
         """Which cap the attempt would pass, in words; empty when it fits."""

@@ -220,6 +220,18 @@ async def test_the_budget_stops_generation_and_keeps_what_was_accepted(bench: Be
     assert reply["spend"]["cost_usd"] <= 0.25
 
 
+async def test_the_ceiling_of_the_day_holds_over_all_runs(bench: Bench) -> None:
+    """An agent that starts run after run must meet a limit the user set once."""
+    bench.configure(budget={"usd_per_day": 0.05})
+    async with bench.connect() as agent:
+        await agent.create("first")
+        assert (await agent.finish("first", "synthesize_cot"))["state"] == "done"
+        await agent.create("second", instruction="Sort the message into one of the six queues.")
+        reply = await agent.finish("second", "synthesize_cot")
+    assert reply["state"] == "failed"
+    assert "of the $0.05 that all runs may spend in a day are left" in reply["message"]
+
+
 async def test_pause_resume_and_cancel_reach_the_job(bench: Bench) -> None:
     """The user can stop spending at any moment, and go on later without paying again."""
     release = _slow(bench)
