@@ -5,9 +5,10 @@ exercises in `primitives.py` and on nothing else: 6,000 batches of 32 of them, m
 includes and what it leaves out. Copying comes first, because two blocks find the circuit that copies only when nothing
 easier pays, and every other exercise builds on it.
 
-The packaged folder was made by this command in TODO minutes on one core with OpenBLAS; its `model.safetensors` has the SHA-256
-TODO
-The same command on the same kind of machine gives the same file; another processor rounds otherwise.
+The packaged folder was made by this command in 16 minutes on one core of a busy x86-64 machine with OpenBLAS
+(`OPENBLAS_NUM_THREADS=1`). The SHA-256 of its `model.safetensors` is
+91996380da2f13dfef19c65636cf56feb6dc21327c14573903f48f0cd1bfcf2e
+The same command on the same kind of machine makes the same file; another processor or BLAS rounds otherwise.
 """
 # ruff: noqa: PLC0415, T201 - MLX is imported after its BLAS is chosen; this is a script and speaks to a person
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
