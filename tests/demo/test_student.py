@@ -1,4 +1,5 @@
 """The packaged base model: small, loadable, exportable, and no use for the task before it is trained."""
+# pyright: reportUnknownVariableType=false, reportUnknownMemberType=false - MLX-LM is typed in part
 
 import hashlib
 import json
@@ -91,7 +92,7 @@ def test_the_base_cannot_do_the_task(loaded: tuple[Any, Any]) -> None:
 
 def test_the_base_knows_what_it_was_taught(loaded: tuple[Any, Any]) -> None:
     """A base of random weights does not learn the task in a demo's time."""
-    assert loaded
+    del loaded  # asked for so that MLX is set up before the script imports it
     scores = make_student.scores(student_path(), rows=120)
     right, asked = (sum(column) for column in zip(*scores.values(), strict=True))
     assert right > 0.6 * asked
