@@ -1,5 +1,5 @@
 """The packaged base model: small, loadable, exportable, and no use for the task before it is trained."""
-# pyright: reportUnknownVariableType=false, reportUnknownMemberType=false - MLX-LM is typed in part
+# pyright: reportUnknownVariableType=false, reportUnknownMemberType=false
 
 import hashlib
 import json
