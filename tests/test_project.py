@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 REGISTRY_SCHEMA = ROOT / "tests" / "data" / "mcp-registry" / "server.schema.json"
-"""The MCP registry's own schema, version 2025-12-11, unchanged; its licence lies beside it."""
+"""The MCP registry's own schema, version 2025-12-11, without one list of examples; its licence lies beside it."""
 
 HEAVY = ("litellm", "instructor", "openai", "mlx", "mlx_lm", "transformers", "numpy", "gguf", "xllamacpp", "rich")
 """Seconds of import between them, and none is needed to answer from a run folder."""
