@@ -7,6 +7,7 @@ asks exactly the same questions, finds them in the journal, and pays for none of
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -46,6 +47,7 @@ class _Pool:
 
     policy: TaskPolicy
     held_out: HeldOut
+    keeps_schema: Callable[[str], bool]
     known: NearDuplicates = field(default_factory=NearDuplicates)
     examples: list[Example] = field(default_factory=list[Example])
     rejected: list[Rejected] = field(default_factory=list[Rejected])
@@ -77,6 +79,8 @@ class _Pool:
             reason = "near_duplicate"
         elif not answers.fits(self.policy.checker, self.policy.choices, candidate.output):
             reason = "not_a_choice" if self.policy.checker == "choice" else "invalid"
+        elif not self.keeps_schema(candidate.output):
+            reason = "invalid"
         if reason:
             self.reject(candidate, reason)
         return not reason
@@ -90,7 +94,8 @@ async def amplify(job: Job) -> dict[str, Any]:
         raise TeacherError("This run has no policy.", next_step="Call extract_policy first.")
     traces = training_traces(run)
     seeds = run.seeds()
-    pool = _Pool(policy, HeldOut(seed.input for seed in seeds if seed.split == "held_out"))
+    held_out = HeldOut(seed.input for seed in seeds if seed.split == "held_out")
+    pool = _Pool(policy, held_out, plan.schema_check(run.manifest.spec.response_schema))
     for trace in traces:
         _take_seed(pool, trace)
     target = int(job.arguments.get("target_size") or run.manifest.plan.target_examples)

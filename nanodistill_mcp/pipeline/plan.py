@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,28 +148,42 @@ def check_schema(schema: dict[str, Any], seeds: list[Seed]) -> None:
     Raises:
         UserInputError: Names the seed whose output does not.
     """
+    keeps = schema_check(schema)
+    for number, seed in enumerate(seeds, 1):
+        if not keeps(seed.output):
+            raise UserInputError(
+                f"The output of example {number} does not keep response_schema.",
+                next_step="Correct the example or the schema, then call again.",
+            )
+
+
+def schema_check(schema: dict[str, Any]) -> Callable[[str], bool]:
+    """A function that says whether an output keeps a response schema; with an empty one, every output does.
+
+    Raises:
+        UserInputError: The schema is not a JSON Schema.
+    """
     if not schema:
-        return
+        return lambda _: True
     import jsonschema  # noqa: PLC0415 - only for runs that have a schema
 
     try:
-        validator = jsonschema.Draft202012Validator(schema)
         jsonschema.Draft202012Validator.check_schema(schema)
     except jsonschema.SchemaError:
         raise UserInputError(
             "response_schema is not a JSON Schema.",
             next_step="Give a JSON Schema (draft 2020-12) for the output, or leave it out.",
         ) from None
-    for number, seed in enumerate(seeds, 1):
+    validator = jsonschema.Draft202012Validator(schema)
+
+    def keeps(output: str) -> bool:
         try:
-            value = json.loads(seed.output)
+            value = json.loads(output)
         except ValueError:
-            value = seed.output
-        if not validator.is_valid(value):  # pyright: ignore[reportUnknownMemberType] - typed in part
-            raise UserInputError(
-                f"The output of example {number} does not keep response_schema.",
-                next_step="Correct the example or the schema, then call again.",
-            )
+            value = output
+        return validator.is_valid(value)  # pyright: ignore[reportUnknownMemberType] - typed in part
+
+    return keeps
 
 
 def check_teacher(facts: TeacherFacts, endpoint: TeacherEndpoint, options: Options) -> None:
