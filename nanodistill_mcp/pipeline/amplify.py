@@ -107,26 +107,25 @@ async def amplify(job: Job) -> dict[str, Any]:
             except BudgetError as error:
                 stopped = "budget"
                 job.event("budget", what=error.what)
-    accepted = sum(example.origin == "synthetic" for example in pool.examples)
-    if not pool.examples:
+    kept = pool.examples[:target]
+    if not kept:
         raise TeacherError(
             "No example was accepted: the teacher agreed with none of the seeds and no generated example was verified.",
             next_step="Look at the disagreements with read_artifact(artifact='traces_cot.jsonl'), correct the seeds or the instruction, and create a new run.",
         )
     write_lines(run.paths.rejected, [rejected.model_dump() for rejected in pool.rejected])
-    write_lines(run.paths.traces_amplified, [example.model_dump() for example in pool.examples[:target]])
+    write_lines(run.paths.traces_amplified, [example.model_dump() for example in kept])
     reasons: dict[str, int] = {}
     for rejected in pool.rejected:
         reasons[rejected.reason] = reasons.get(rejected.reason, 0) + 1
-    missing = max(0, target - len(pool.examples))
     return {
-        "accepted": min(len(pool.examples), target),
-        "synthetic": accepted,
+        "accepted": len(kept),
+        "synthetic": sum(example.origin == "synthetic" for example in kept),
         "target": target,
-        "missing": missing,
+        "missing": target - len(kept),
         "stopped_by": stopped or "target",
         "rejected": reasons,
-        "yield": round(accepted / max(1, accepted + len(pool.rejected)), 3),
+        "yield": round(len(pool.examples) / (len(pool.examples) + len(pool.rejected)), 3),
     }
 
 
