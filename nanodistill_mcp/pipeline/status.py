@@ -8,11 +8,22 @@ from nanodistill_mcp.jobs.launch import Alive, Finished, Lost, observe
 from nanodistill_mcp.runs.files import read_object
 from nanodistill_mcp.runs.journal import read_journal, spend_of
 from nanodistill_mcp.runs.paths import JobPaths, RunPaths
-from nanodistill_mcp.runs.records import PIPELINE, Control, Exit, Heartbeat, Spend, Stage, State
+from nanodistill_mcp.runs.records import PIPELINE, Control, Exit, Heartbeat, JobRequest, Spend, Stage, State
 from nanodistill_mcp.runs.store import Run, read_record
 
 COSTS: frozenset[Stage] = frozenset(("synthesize_cot", "extract_policy", "amplify"))
 """Stages that pay the teacher."""
+
+
+BUILDS_ON: dict[Stage, Stage] = {
+    "extract_policy": "synthesize_cot",
+    "amplify": "extract_policy",
+    "train": "amplify",
+    "evaluate": "train",
+    "export_gguf": "train",
+    "compare_models": "train",
+}
+"""The stage whose product each stage builds on."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +84,22 @@ def stage_status(run: Run, stage: Stage) -> StageStatus:
             beat = read_record(newest.heartbeat, Heartbeat) or Heartbeat(at="")
             message = "its worker ended before the stage was done; what it finished is kept"
             return StageStatus(stage, State.INTERRUPTED, beat.done, beat.total, message, beat.live, beat.at, job=newest)
+
+
+def is_outdated(run: Run, stage: Stage) -> bool:
+    """Was the stage this one builds on done again since this one was?"""
+    below = BUILDS_ON.get(stage)
+    if below is None:
+        return False
+    ours, theirs = product_of(run.paths, stage), product_of(run.paths, below)
+    return ours.exists() and theirs.exists() and ours.stat().st_mtime_ns < theirs.stat().st_mtime_ns
+
+
+def was_asked(run: Run, stage: Stage, arguments: dict[str, Any]) -> bool:
+    """Did the stage's newest job get these very arguments? Then a call that repeats them asks for nothing new."""
+    jobs = [job for job in run.paths.job_list() if job.stage == stage]
+    request = read_record(jobs[-1].request, JobRequest) if jobs else None
+    return request is not None and all(request.arguments.get(name) == value for name, value in arguments.items())
 
 
 def stage_result(run: Run, stage: Stage) -> dict[str, Any] | None:

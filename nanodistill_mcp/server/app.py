@@ -174,6 +174,9 @@ def next_step(run: Run, current: StageStatus) -> NextStep:
     for stage in PIPELINE:
         if states.stage_status(run, stage).state is not State.DONE:
             return NextStep(tool=stage, arguments={"run_id": run_id}, why=_WHY[stage])
+        if states.is_outdated(run, stage):
+            why = f"{states.BUILDS_ON[stage]} was done again since: what {stage} made is of before."
+            return NextStep(tool=stage, arguments={"run_id": run_id, "restart": True}, why=why)
     return NextStep(
         tool="compare_models",
         arguments={"run_id": run_id, "prompts": [seed.input for seed in run.seeds()[:1]], "models": ["base", "gguf"]},
@@ -191,16 +194,6 @@ _WHY: dict[Stage, str] = {
     "compare_models": "Answers side by side.",
 }
 
-REQUIRED: dict[Stage, Stage] = {
-    "extract_policy": "synthesize_cot",
-    "amplify": "extract_policy",
-    "train": "amplify",
-    "evaluate": "train",
-    "export_gguf": "train",
-    "compare_models": "train",
-}
-"""The stage whose product each stage builds on."""
-
 
 def check_order(run: Run, stage: Stage) -> None:
     """Refuse a stage whose input is not there yet.
@@ -208,7 +201,7 @@ def check_order(run: Run, stage: Stage) -> None:
     Raises:
         RunStateError: Names the stage to call first.
     """
-    needed = REQUIRED.get(stage)
+    needed = states.BUILDS_ON.get(stage)
     if needed and (found := states.stage_status(run, needed)).state is not State.DONE:
         raise RunStateError(
             f"{stage} builds on {needed}, which is {found.state}.",

@@ -166,8 +166,10 @@ async def extract_policy(
         arguments = {"policy": policy}
     elif feedback:
         arguments = {"feedback": feedback}
+    app = app_of(ctx)
+    again = bool(arguments) and not states.was_asked(app.store.open(run_id), "extract_policy", arguments)
     return await stages.run_stage(
-        app_of(ctx), ctx, run_id, "extract_policy", arguments, wait_s=wait_s, restart=restart, again=bool(arguments)
+        app, ctx, run_id, "extract_policy", arguments, wait_s=wait_s, restart=restart, again=again
     )
 
 

@@ -263,6 +263,24 @@ async def test_training_can_be_cancelled_and_continues_from_its_checkpoint(bench
     assert reply["result"]["resumed_from"] >= 1
 
 
+async def test_a_changed_policy_makes_the_stages_above_it_outdated(bench: Bench, demo: Demo) -> None:
+    """A model trained on examples of an earlier policy must not pass for one of the new."""
+    run_id = bench.adopt(demo)
+    policy = json.loads((demo.run_folder / "policy.json").read_text(encoding="utf-8"))
+    async with bench.connect() as agent:
+        reply = await agent.finish(
+            run_id, "extract_policy", policy={**policy, "key_constraints": ["Answer in lower case."]}
+        )
+        assert (reply["state"], reply["result"]["version"]) == ("done", 2)
+        assert reply["next_step"] == {
+            "tool": "amplify",
+            "arguments": {"run_id": run_id, "restart": True},
+            "why": "extract_policy was done again since: what amplify made is of before.",
+        }
+    assert bench.teacher.asked == []
+    assert (bench.run_folder(run_id) / "policies" / "policy.v1.json").exists()
+
+
 async def test_a_deleted_run_goes_to_the_trash_after_its_name_was_confirmed(bench: Bench) -> None:
     """An agent that read a poisoned page must not be able to destroy work with one guess."""
     async with bench.connect() as agent:
