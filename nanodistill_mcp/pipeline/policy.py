@@ -61,7 +61,7 @@ def check_policy(given: dict[str, Any], version: int) -> TaskPolicy:
 
 def for_teacher(policy: TaskPolicy) -> str:
     """The policy as the teacher reads it."""
-    return json.dumps(policy.model_dump(exclude={"version", "source"}), ensure_ascii=False, indent=1)
+    return json.dumps(policy.model_dump(exclude={"version", "source", "restored_from"}), ensure_ascii=False, indent=1)
 
 
 def training_traces(run: Run) -> list[Trace]:

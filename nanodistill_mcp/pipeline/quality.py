@@ -47,14 +47,30 @@ class NearDuplicates:
 
     def is_near(self, text: str, output: str) -> bool:
         """Is there an accepted near copy with the same output?"""
-        features, numbers, wanted = _features(text), _numbers(text), normalize(output)
+        wanted = normalize(output)
+        return any(self._features[index][1] == wanted for index in self.near(text))
+
+    def near(self, text: str) -> list[int]:
+        """The near copies of a text whatever their output, by their position in the order of adding."""
+        features, numbers = _features(text), _numbers(text)
         shared: Counter[int] = Counter()
         for feature in features:
             shared.update(self._postings.get((numbers, feature), ()))
-        return any(
-            self._features[index][1] == wanted and count / len(features | self._features[index][0]) >= self._threshold
+        return [
+            index
             for index, count in shared.items()
-        )
+            if count / len(features | self._features[index][0]) >= self._threshold
+        ]
+
+    def nearest(self, text: str, count: int) -> list[tuple[int, float]]:
+        """The most similar texts, other numbers or not: each by its position in the order of adding, with its similarity."""
+        features = _features(text)
+        similar = [
+            (index, round(len(features & theirs) / len(features | theirs), 3))
+            for index, (theirs, _) in enumerate(self._features)
+            if features & theirs
+        ]
+        return sorted(similar, key=lambda each: (-each[1], each[0]))[:count]
 
 
 class HeldOut:

@@ -142,7 +142,7 @@ def _check_row(number: int, row: Any) -> Row:
             f"Example {number} has {len(keys)} columns that are not exactly input and output.",
             next_step=f"Rename the columns to input and output and remove the others. {_SHAPE}",
         )
-    values = [_text(row["input"]), _text(row["output"])]
+    values = [plain_text(row["input"]), plain_text(row["output"])]
     for column, value in zip(("input", "output"), values, strict=True):
         if not value:
             raise UserInputError(
@@ -156,7 +156,8 @@ def _check_row(number: int, row: Any) -> Row:
     return values[0], values[1]
 
 
-def _text(value: Any) -> str:
+def plain_text(value: Any) -> str:
+    """A value as text that every file and tokenizer takes; anything but text becomes JSON."""
     if value is None:
         return ""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

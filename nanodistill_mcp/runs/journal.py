@@ -172,10 +172,12 @@ def spend_of(records: list[Record]) -> Spend:
     """Add up what a journal says was paid.
 
     An intent that has neither answer nor error was in flight when its worker died: it may have been billed, so it is
-    counted apart, at its worst case.
+    counted apart, at its worst case. What a clone borrowed of another run's journal, that run paid.
     """
     spend = Spend()
     for record in records:
+        if "borrowed_from" in record:
+            continue  # another run paid for it
         match record["kind"]:
             case "answer":
                 spend.calls += 1
@@ -201,6 +203,8 @@ def in_doubt(records: list[Record]) -> list[Record]:
     """
     waiting: dict[tuple[str, int], list[int]] = defaultdict(list)
     for index, record in enumerate(records):
+        if "borrowed_from" in record:
+            continue
         match record["kind"]:
             case "intent":
                 waiting[record["call_id"], record["attempt"]].append(index)

@@ -127,6 +127,16 @@ class RunPaths:
         return self.root / "traces_amplified.jsonl"
 
     @property
+    def revisions(self) -> Path:
+        """What the user dropped, edited and approved, call by call."""
+        return self.root / "revisions.jsonl"
+
+    @property
+    def policies(self) -> Path:
+        """Every version of the policy."""
+        return self.root / "policies"
+
+    @property
     def rejected(self) -> Path:
         return self.root / "rejected.jsonl"
 

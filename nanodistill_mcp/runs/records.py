@@ -100,6 +100,7 @@ class RunManifest(_Record):
     usd_per_mtok: tuple[float, float] | None = Field(description="Prices per million input and output tokens.")
     key_variables: list[str] = Field(description="Environment variables the teacher's worker may be given.")
     student_thinks_natively: bool = False
+    cloned_from: str = ""
 
 
 class Trace(_Record):
@@ -133,6 +134,7 @@ class TaskPolicy(_Record):
     choices: list[str] = []
     version: int = 1
     source: Literal["teacher", "feedback", "user"] = "teacher"
+    restored_from: int = Field(default=-1, description="The earlier version this one repeats; -1 when it repeats none.")
 
 
 class Example(_Record):
@@ -146,6 +148,34 @@ class Example(_Record):
     origin: Literal["seed", "synthetic"]
     parents: list[str] = Field(description="Ids of the seeds shown when it was made, or the seed it is.")
     call_ids: list[str]
+
+
+class EffectiveExample(Example):
+    """An example as it is trained on: as amplify wrote it, or as the user left it."""
+
+    edited: bool = False
+    approved: bool = False
+    revisions: list[int] = Field(default=[], description="The calls of revise_examples that touched it, by number.")
+
+
+class RowChange(_Record):
+    """One row in a call of revise_examples. The key outlives the id, which another policy gives to another row."""
+
+    action: Literal["drop", "edit", "approve"]
+    key: str = Field(description="A hash of the row's input as amplify wrote it.")
+    row: Example = Field(description="The whole row after this change; when dropped, as it was.")
+    fields: list[str] = Field(default=[], description="What an edit replaced.")
+    beside: list[str] = Field(default=[], description="Keys of the near copies that stood beside it and stay.")
+
+
+class Revision(_Record):
+    """One call of revise_examples: all its changes, or none."""
+
+    kind: Literal["revision"] = "revision"
+    number: int
+    at: str
+    moves_data: bool = Field(description="Whether what is trained on differs since.")
+    changes: list[RowChange]
 
 
 class Rejected(_Record):
@@ -168,6 +198,7 @@ class Rejected(_Record):
         "context",
         "not_a_choice",
         "too_long",
+        "dropped",
     ]
     call_ids: list[str] = []
 

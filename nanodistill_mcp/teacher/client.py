@@ -162,7 +162,7 @@ class Teacher:
         from instructor.core import InstructorError
 
         line = await self._open_line()
-        call = Call(call_id, prompt.template, answer_type, "md_json", known.attempts, known.cost_usd)
+        call = Call(call_id, prompt.template, prompt.sha, answer_type, "md_json", known.attempts, known.cost_usd)
         messages = [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}]
         while True:
             call.mode = self._capabilities.mode(self._endpoint, line.facts)

@@ -42,6 +42,7 @@ class Call:
 
     call_id: str
     template: str
+    prompt_sha: str
     answer_type: type[BaseModel]
     mode: Mode
     attempt: int
@@ -168,8 +169,9 @@ class Gate:
         try:
             call.attempt += 1
             key = {"call_id": call.call_id, "attempt": call.attempt}
-            intent = {"stage": self._stage, "model": self._facts.model, "template": call.template}
-            await self._note("intent", key, **intent, max_usd=worst.usd, max_tokens=worst.tokens)
+            intent = {"stage": self._stage, "model": self._facts.model}
+            asked = {"template": call.template, "prompt_sha": call.prompt_sha}
+            await self._note("intent", key, **intent, **asked, max_usd=worst.usd, max_tokens=worst.tokens)
             started = time.monotonic()
             try:
                 response = await self._send(sent)

@@ -22,6 +22,11 @@ class Prompt:
     system: str
     user: str
 
+    @property
+    def sha(self) -> str:
+        """Which wording of the template asked: the start of its SHA-256."""
+        return hashlib.sha256(self.system.encode(errors="replace")).hexdigest()[:12]
+
 
 def solve(instruction: str, input_text: str, policy_json: str = "") -> Prompt:
     """Ask for a worked solution of one input; answered by WorkedSolution."""

@@ -44,6 +44,18 @@ def test_a_near_copy_with_another_output_is_kept() -> None:
     assert not known.is_near(other, "praise")
 
 
+def test_near_copies_are_found_whatever_their_output_and_the_nearest_whatever_their_numbers() -> None:
+    """Who looks at one example wants to see what it stands beside: the contrast pair, and the one with another number."""
+    other_number = _TICKET.replace("4711", "4712")
+    known = _known(("Bonjour", "hello"), (_TICKET.replace("broken", "fine"), "praise"), (other_number, "refund"))
+    assert known.near(_TICKET) == [1]
+    (first, first_similarity), (second, second_similarity) = known.nearest(_TICKET, 5)
+    assert {first, second} == {1, 2}
+    assert 1 > first_similarity >= second_similarity > 0.6
+    assert known.nearest(_TICKET, 1) == [(first, first_similarity)]
+    assert known.nearest(other_number, 1) == [(2, 1.0)]
+
+
 @pytest.mark.parametrize("template", ["{} plus {}", "What is {} + {}?", "Tom has {} apples and buys {}.", "{},{}"])
 def test_no_two_texts_that_differ_in_a_number_are_near_copies(template: str) -> None:
     """Lexical measures alone throw most of such examples away."""

@@ -317,6 +317,13 @@ def test_spend_is_what_was_answered_and_doubt_is_what_was_left_open(
     assert (spend.input_tokens, spend.output_tokens) == (10 * calls, 5 * calls)
 
 
+def test_what_was_borrowed_costs_nothing_and_is_never_in_doubt() -> None:
+    """A clone answers from another run's journal, which paid; its own budget must not shrink by it."""
+    borrowed = [{**record, "borrowed_from": "other"} for record in (_intent("a"), _answer("a"), _intent("b"))]
+    assert spend_of(borrowed) == spend_of([])
+    assert spend_of([*borrowed, _intent("c"), _answer("c")]) == spend_of([_intent("c"), _answer("c")])
+
+
 def test_calls_in_doubt_are_listed_oldest_first() -> None:
     """They are named to the user, who can look them up with the provider."""
     records = [_intent("b"), _intent("a"), _intent("c"), _answer("a"), _intent("b", 1)]

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -57,6 +58,17 @@ async def test_the_same_question_is_answered_from_the_journal_for_nothing(desk: 
     assert [answer.cost_usd for answer in again] == [answer.cost_usd for answer in paid], "rows come out the same"
     assert all(answer.replayed for answer in again)
     assert desk.journal_path.stat().st_size == size
+
+
+async def test_each_intent_says_which_wording_of_the_template_asks(openai_desk: Desk) -> None:
+    """An example is traced back to the prompt that made it; the name alone stays the same when the text is edited."""
+    async with openai_desk.teacher() as teacher:
+        await teacher.ask(question(), WorkedSolution)
+        await teacher.ask(replace(question(), system="Another wording."), WorkedSolution)
+    first, second = openai_desk.records("intent")
+    assert (first["template"], first["prompt_sha"]) == ("solve", question("Anything else.").sha)
+    assert (second["template"], second["prompt_sha"]) == ("solve", replace(question(), system="Another wording.").sha)
+    assert first["prompt_sha"] != second["prompt_sha"]
 
 
 async def test_the_same_question_asked_twice_at_once_is_paid_once(desk: Desk) -> None:
