@@ -8,7 +8,6 @@ from decimal import Decimal
 
 from nanodistill_mcp.runs.records import Checker
 
-_THINKING = re.compile(r"<(thinking|think)>(.*?)</\1>", re.DOTALL)
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?|[-+]?\.\d+")
 _CHOICE_CHARS = 60
 _FEWEST_FOR_CHOICES = 4
@@ -73,18 +72,6 @@ def fits(checker: Checker, choices: list[str], output: str) -> bool:
             return not choices or normalize(output) in {normalize(choice) for choice in choices}
         case "exact" | "normalized":
             return bool(output.strip())
-
-
-def separate(text: str) -> tuple[str, str]:
-    """Part a student's text into its reasoning and its answer."""
-    found = _THINKING.search(text)
-    if found is None:
-        if open_tag := re.search(r"<(thinking|think)>", text):
-            return text[open_tag.end() :].strip(), ""
-        if close_tag := re.search(r"</(thinking|think)>", text):  # its chat template opens the reasoning in the prompt
-            return text[: close_tag.start()].strip(), text[close_tag.end() :].strip()
-        return "", text.strip()
-    return found[2].strip(), (text[: found.start()] + text[found.end() :]).strip()
 
 
 _NOT_JSON = object()

@@ -6,7 +6,7 @@ import anyio
 
 from nanodistill_mcp.errors import UserInputError
 from nanodistill_mcp.jobs.supervise import Job
-from nanodistill_mcp.pipeline import answers, dataset, plan
+from nanodistill_mcp.pipeline import dataset, plan, thinking
 from nanodistill_mcp.pipeline.evaluate import answer_tokens
 from nanodistill_mcp.pipeline.teaching import run_options, solve, teacher_of
 from nanodistill_mcp.runs.files import write_json, write_lines
@@ -62,11 +62,12 @@ async def compare_models(job: Job) -> dict[str, Any]:
             max_tokens=max_tokens,
         )
         await job.run_student(asked, Done)
+    form = thinking.format_of(run.manifest)
     rows: list[dict[str, Any]] = [{"prompt": text} for text in prompts]
     index = dict(zip(ids, rows, strict=True))
     for generated in read_records(output_path, Generated):
-        thinking, answer = answers.separate(generated.text)
-        index[generated.id][generated.variant] = {"thinking": thinking, "answer": answer}
+        thought, answer = thinking.part(generated.text, form)
+        index[generated.id][generated.variant] = {"thinking": thought, "answer": answer}
     if "teacher" in models:
         await _ask_teacher(job, rows)
     result = {"models": models, "rows": rows}

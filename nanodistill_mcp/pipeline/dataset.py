@@ -5,13 +5,17 @@ import shutil
 from typing import Any, Literal
 
 from nanodistill_mcp.errors import TrainingError
+from nanodistill_mcp.pipeline import thinking
 from nanodistill_mcp.runs.files import sha256_of, write_json, write_lines
-from nanodistill_mcp.runs.records import Example, Reasoning, RunManifest
+from nanodistill_mcp.runs.records import Example, RunSpec, ThinkingFormat
 from nanodistill_mcp.runs.store import Run, read_records
 
 _FEWEST_FOR_A_SPLIT = 20
 _TEST_SHARE = 0.1
 _MOST_TEST_ROWS = 200
+
+COT_SHARE = 0.5
+"""Share of the examples taught with their reasoning when ``reasoning`` is mixed and nothing else was asked for."""
 
 Message = dict[str, str]
 
@@ -21,19 +25,17 @@ def prompt_messages(instruction: str, text: str) -> list[Message]:
     return [{"role": "system", "content": instruction}, {"role": "user", "content": text}]
 
 
-def target_text(example: Example, mode: Literal["cot", "direct"], *, native_thinking: bool) -> str:
+def target_text(example: Example, mode: Literal["cot", "direct"], form: ThinkingFormat) -> str:
     """What the student is taught to write."""
-    if mode == "direct" or not example.thinking:
-        return example.output
-    tag = "think" if native_thinking else "thinking"
-    return f"<{tag}>\n{example.thinking}\n</{tag}>\n{example.output}"
+    return thinking.join(example.thinking if mode == "cot" else "", example.output, form)
 
 
-def mode_of(example: Example, reasoning: Reasoning) -> Literal["cot", "direct"]:
-    """Reasoning or the answer alone; ``mixed`` gives half of the examples each, by a hash of their text."""
-    if reasoning == "mixed":
-        return "direct" if _hash("mode", example.input) % 2 else "cot"
-    return reasoning
+def mode_of(text: str, spec: RunSpec) -> Literal["cot", "direct"]:
+    """Whether an input is taught with its reasoning or with the answer alone; ``mixed`` decides by a hash of its text."""
+    if spec.reasoning == "mixed":
+        share = spec.options.get("cot_share")
+        return "cot" if _hash("mode", text) < (COT_SHARE if share is None else share) * 2**64 else "direct"
+    return spec.reasoning
 
 
 def build_dataset(run: Run, val_split: float) -> dict[str, Any]:
@@ -60,19 +62,20 @@ def build_dataset(run: Run, val_split: float) -> dict[str, Any]:
     shutil.rmtree(run.paths.dataset, ignore_errors=True)
     run.paths.dataset.mkdir(mode=0o700)
     counts: dict[str, Any] = {}
+    form = thinking.format_of(run.manifest)
     for name, part in (("train", train), ("valid", valid), ("test", test)):
         path = run.paths.dataset / f"{name}.jsonl"
-        write_lines(path, [_row(example, run.manifest) for example in part])
-        counts[name] = {"rows": len(part), "sha256": sha256_of(path)}
-    write_json(run.paths.dataset / "manifest.json", {"files": counts, "examples": len(examples)})
+        write_lines(path, [_row(example, run.manifest.spec, form) for example in part])
+        with_reasoning = sum(bool(each.thinking) and mode_of(each.input, run.manifest.spec) == "cot" for each in part)
+        counts[name] = {"rows": len(part), "with_reasoning": with_reasoning, "sha256": sha256_of(path)}
+    written = {"files": counts, "examples": len(examples), "thinking_format": form}
+    write_json(run.paths.dataset / "manifest.json", written)
     return counts
 
 
-def _row(example: Example, manifest: RunManifest) -> dict[str, Any]:
-    target = target_text(
-        example, mode_of(example, manifest.spec.reasoning), native_thinking=manifest.student_thinks_natively
-    )
-    messages = [*prompt_messages(manifest.spec.instruction, example.input), {"role": "assistant", "content": target}]
+def _row(example: Example, spec: RunSpec, form: ThinkingFormat) -> dict[str, Any]:
+    target = target_text(example, mode_of(example.input, spec), form)
+    messages = [*prompt_messages(spec.instruction, example.input), {"role": "assistant", "content": target}]
     return {"id": example.id, "messages": messages}
 
 

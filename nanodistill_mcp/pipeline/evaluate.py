@@ -5,7 +5,7 @@ from typing import Any
 
 from nanodistill_mcp.errors import UserInputError
 from nanodistill_mcp.jobs.supervise import Job
-from nanodistill_mcp.pipeline import answers, dataset, plan
+from nanodistill_mcp.pipeline import answers, dataset, plan, thinking
 from nanodistill_mcp.pipeline.statistics import wilson
 from nanodistill_mcp.pipeline.teaching import run_options
 from nanodistill_mcp.runs.files import read_lines, write_json, write_lines
@@ -115,8 +115,9 @@ def _score_set(
     table: list[dict[str, Any]] = [
         {"set": name, "id": i, "input": text, "expected": expected} for i, text, expected in rows
     ]
+    form = thinking.format_of(run.manifest)
     for variant in ("base", "student"):
-        parts = {i: answers.separate(row.text) for i, row in given[variant].items()}
+        parts = {i: thinking.part(row.text, form) for i, row in given[variant].items()}
         mine = [given[variant][i] for i, _, _ in rows]
         tokens, seconds = sum(row.completion_tokens for row in mine), sum(row.elapsed_s for row in mine)
         result[variant] = {
@@ -127,9 +128,9 @@ def _score_set(
             "tokens_per_second": round(tokens / seconds, 1) if seconds else None,
         }
         for line in table:
-            thinking, answer = parts[line["id"]]
+            thought, answer = parts[line["id"]]
             line[variant] = {
-                "thinking": thinking,
+                "thinking": thought,
                 "answer": answer,
                 "correct": answers.agree(checker, line["expected"], answer),
             }

@@ -3,7 +3,7 @@
 from typing import Any
 
 from nanodistill_mcp.jobs.supervise import Job
-from nanodistill_mcp.pipeline import answers, dataset
+from nanodistill_mcp.pipeline import dataset, thinking
 from nanodistill_mcp.pipeline.evaluate import answer_tokens, checker_of, score, test_sets
 from nanodistill_mcp.pipeline.teaching import run_options
 from nanodistill_mcp.runs.files import write_atomic, write_json, write_lines
@@ -55,12 +55,15 @@ async def export_gguf(job: Job) -> dict[str, Any]:
         VerifyResult,
         on_metric=lambda line: job.progress(line["done"], line["total"]) if line.get("event") == "rows" else None,
     )
-    given = {row.id: answers.separate(row.text)[1] for row in read_records(answers_path, Generated)}
-    write_atomic(run.paths.modelfile, modelfile(run.paths.gguf.name, exported).encode())
+    form = thinking.format_of(run.manifest)
+    given = {row.id: thinking.part(row.text, form)[1] for row in read_records(answers_path, Generated)}
+    note = "" if run.manifest.spec.reasoning == "direct" else f"Its texts hold {thinking.described(form)}."
+    write_atomic(run.paths.modelfile, modelfile(run.paths.gguf.name, exported, note).encode())
     result: dict[str, Any] = {
         **exported.model_dump(),
         "parity": verified.model_dump(),
         "student": job.arguments["student"],
+        "thinking_format": form,
         "ollama": f"ollama create {run.run_id.lower()} -f Modelfile && ollama run {run.run_id.lower()}",
     }
     if rows:

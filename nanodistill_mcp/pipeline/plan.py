@@ -13,7 +13,8 @@ from nanodistill_mcp import __version__
 from nanodistill_mcp.errors import ConfigurationError, UserInputError
 from nanodistill_mcp.pipeline import answers, recipe
 from nanodistill_mcp.pipeline.seeds import check_rows, digest, read_rows, split
-from nanodistill_mcp.runs.options import Options, set_options
+from nanodistill_mcp.pipeline.thinking import FORMATS
+from nanodistill_mcp.runs.options import FIXED_AT_CREATION, Options, set_options
 from nanodistill_mcp.runs.paths import run_id_of
 from nanodistill_mcp.runs.records import Checker, Plan, Range, Reasoning, RunManifest, RunSpec, Seed
 from nanodistill_mcp.runs.store import now
@@ -118,6 +119,20 @@ def check_options(options: dict[str, Any]) -> Options:
         ) from None
 
 
+def check_training_options(options: dict[str, Any]) -> None:
+    """Check the options given to train.
+
+    Raises:
+        UserInputError: One is unknown, out of range, or settled since the run was created.
+    """
+    check_options(options)
+    if settled := [name for name in FIXED_AT_CREATION if name in options]:
+        raise UserInputError(
+            f"{', '.join(settled)}: settled when the run was created, because its examples or its test hang on it.",
+            next_step="Leave it out here, or create another run with it.",
+        )
+
+
 def check_student(student: str, settings: Settings) -> str:
     """A hub id as it is, or a local folder that this server may read, as its real path.
 
@@ -208,7 +223,16 @@ def check_teacher(facts: TeacherFacts, endpoint: TeacherEndpoint, options: Optio
 
 
 def make_manifest(request: Request, teacher: TeacherFacts, student: StudentFacts) -> RunManifest:
-    """The run's manifest, with its plan."""
+    """The run's manifest, with its plan.
+
+    Raises:
+        UserInputError: The student has no thinking tags of its own, and they were asked for.
+    """
+    if request.options.thinking_format == "native" and not student.thinks_natively:
+        raise UserInputError(
+            "thinking_format='native' needs a student with thinking tags of its own, and this one has none.",
+            next_step=f"Leave thinking_format out, or give one of: {', '.join(form for form in FORMATS if form != 'native')}.",
+        )
     prices = None
     if teacher.usd_per_mtok_in is not None and teacher.usd_per_mtok_out is not None:
         prices = (teacher.usd_per_mtok_in, teacher.usd_per_mtok_out)

@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from nanodistill_mcp.runs.records import ThinkingFormat
+
 Share = Annotated[float, Field(ge=0, le=0.9)]
 
 
@@ -22,6 +24,16 @@ class Options(BaseModel):
     )
     val_split: Share | None = Field(
         default=None, description="Share of the training examples used as the validation set."
+    )
+
+    # What the student learns to write
+    cot_share: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None,
+        description="With reasoning='mixed': share of the examples taught with their reasoning; default 0.5.",
+    )
+    thinking_format: ThinkingFormat | None = Field(
+        default=None,
+        description="How reasoning and answer stand in the student's text; default native where it has such tags, else xml.",
     )
 
     # The teacher
@@ -70,6 +82,10 @@ class Options(BaseModel):
     max_new_tokens: int | None = Field(
         default=None, ge=1, le=32768, description="Tokens of one of the student's answers at most."
     )
+
+
+FIXED_AT_CREATION = ("test_path", "held_out_split", "cot_share", "thinking_format")
+"""Options that train does not take: what they say was done, or is told to everyone who reads the student's texts."""
 
 
 def set_options(options: Options) -> dict[str, Any]:

@@ -9,6 +9,7 @@ SCHEMA_VERSION = 1
 
 Stage = Literal["synthesize_cot", "extract_policy", "amplify", "train", "evaluate", "export_gguf", "compare_models"]
 Reasoning = Literal["cot", "direct", "mixed"]
+ThinkingFormat = Literal["xml", "markdown", "json", "plain", "native"]
 Checker = Literal["exact", "normalized", "numeric", "choice", "json"]
 ModelName = Literal["base", "student", "gguf", "teacher"]
 

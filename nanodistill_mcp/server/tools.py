@@ -208,7 +208,7 @@ async def train(
     It survives the end of this chat and keeps checkpoints and the best one. Needs amplify; next: evaluate.
     """
     app = app_of(ctx)
-    plan.check_options(options)
+    plan.check_training_options(options)
     if dry_run:
         return stages.training_plan(app.store.open(run_id), options)
     return await stages.run_stage(app, ctx, run_id, "train", {"options": options}, wait_s=wait_s, restart=restart)

@@ -6,7 +6,7 @@ _CONTEXT = 4096
 """Ollama's own default is short of a worked solution; the whole context would take memory nobody asked for."""
 
 
-def modelfile(gguf_name: str, result: ExportResult) -> str:
+def modelfile(gguf_name: str, result: ExportResult, note: str = "") -> str:
     """Write a Modelfile for a GGUF file that lies beside it.
 
     There is no TEMPLATE: Ollama applies the chat template inside the GGUF file.
@@ -14,6 +14,7 @@ def modelfile(gguf_name: str, result: ExportResult) -> str:
     Args:
         gguf_name: The file's name, without a directory.
         result: What the export reported.
+        note: A line for its reader, of our own words.
 
     Raises:
         ValueError: The name is not that of a file in the same folder.
@@ -22,6 +23,7 @@ def modelfile(gguf_name: str, result: ExportResult) -> str:
         raise ValueError("a Modelfile names a file beside it, without spaces")
     stops = [f'PARAMETER stop "{text}"' for text in result.stop_texts if _is_plain(text)]
     lines = [
+        *([f"# {note}"] if note else []),
         f"FROM ./{gguf_name}",
         *stops,
         "PARAMETER temperature 0",

@@ -1,10 +1,10 @@
-"""When two answers are the same, and what of a student's text is its answer."""
+"""When two answers are the same."""
 
 import itertools
 
 import pytest
 
-from nanodistill_mcp.pipeline.answers import agree, fits, infer_checker, normalize, number_in, separate
+from nanodistill_mcp.pipeline.answers import agree, fits, infer_checker, normalize, number_in
 from nanodistill_mcp.runs.records import Checker
 
 
@@ -155,24 +155,3 @@ def test_an_answer_is_well_formed_when_its_checker_can_judge_it(
 ) -> None:
     """Counted apart from accuracy: a student that answers in another form has another fault."""
     assert fits(checker, choices, output) is well_formed
-
-
-@pytest.mark.parametrize(
-    ("text", "thinking", "answer"),
-    [
-        ("refund", "", "refund"),
-        ("<thinking>\nfirst\n</thinking>\nrefund\n", "first", "refund"),
-        ("<think>\n\n</think>\n\nrefund", "", "refund"),
-        ("<think>a\n<b></think>refund", "a\n<b>", "refund"),
-        ("before <think>a</think> after", "a", "before  after"),
-        ("<thinking>never ends", "never ends", ""),
-        ("refund <think>never ends", "never ends", ""),
-        ("reasoned before\n</think>\nrefund", "reasoned before", "refund"),
-        ("<think>a</thinking>b", "a</thinking>b", ""),
-        ("", "", ""),
-        ("a < b and c > d", "", "a < b and c > d"),
-    ],
-)
-def test_a_students_text_is_parted_into_its_reasoning_and_its_answer(text: str, thinking: str, answer: str) -> None:
-    """Only the answer is judged. Some templates open the reasoning in the prompt, so only its end is in the text."""
-    assert separate(text) == (thinking, answer)

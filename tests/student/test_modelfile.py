@@ -59,3 +59,10 @@ def test_writing_one_loads_none_of_the_heavy_libraries() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"
+
+
+def test_a_note_is_a_comment_line() -> None:
+    """It says where the answer stands in the student's texts, to whoever opens the file."""
+    assert modelfile("a.gguf", _result(), "Its texts hold <thinking>.").startswith(
+        "# Its texts hold <thinking>.\nFROM ./a.gguf\n"
+    )
