@@ -18,7 +18,7 @@ from nanodistill_mcp.teacher import prompts
 from nanodistill_mcp.teacher.answers import WorkedSolution
 from nanodistill_mcp.teacher.budget import Budget, Caps
 from nanodistill_mcp.teacher.capabilities import Capabilities
-from nanodistill_mcp.teacher.client import RowDeclined, Teacher
+from nanodistill_mcp.teacher.client import Reason, RowDeclined, Teacher
 from nanodistill_mcp.teacher.ledger import DayLedger
 
 DEFAULT_CONCURRENCY = 16
@@ -32,7 +32,7 @@ class Solved:
     solution: str = ""
     answer: str = ""
     call_id: str = ""
-    declined: Literal["", "refused", "truncated", "filtered", "empty", "invalid", "context"] = ""
+    declined: Reason | Literal[""] = ""
 
 
 @asynccontextmanager

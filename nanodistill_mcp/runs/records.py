@@ -195,6 +195,7 @@ class Rejected(_Record):
         "truncated",
         "filtered",
         "empty",
+        "wrong_language",
         "invalid",
         "context",
         "not_a_choice",

@@ -14,12 +14,12 @@ from pydantic import BaseModel
 from nanodistill_mcp.runs.journal import Journal, Record
 from nanodistill_mcp.teacher.failures import OF_THE_ROW
 from nanodistill_mcp.teacher.prompts import Prompt
-from nanodistill_mcp.teacher.reading import FINAL
+from nanodistill_mcp.teacher.reading import Fault, Verdict
 
-Reason = Literal["refused", "truncated", "filtered", "empty", "invalid", "context"]
+Reason = Literal["refused", "truncated", "filtered", "empty", "wrong_language", "invalid", "context"]
 
 REASKS = 1
-"""How often an answer that cannot be read is asked for again, with what was wrong with it."""
+"""How often a question without a usable answer is asked again, in other words or with what was wrong."""
 
 
 class RowDeclined(Exception):  # noqa: N818 - not an error: the row is left out and the stage goes on
@@ -36,17 +36,25 @@ class RowDeclined(Exception):  # noqa: N818 - not an error: the row is left out 
 class KnownCall:
     """What the journal holds of one call."""
 
+    model: str = ""
     attempts: int = 0
     answers: dict[int, Record] = field(default_factory=dict[int, Record])
-    verdicts: dict[int, str] = field(default_factory=dict[int, str])
+    verdicts: dict[int, Verdict] = field(default_factory=dict[int, Verdict])
+    forms: dict[int, str] = field(default_factory=dict[int, str])
+    """In which form each attempt asked; attempts of older versions have none."""
     ended: str = ""
     cost_usd: float = 0.0
 
+    def failed(self) -> list[Fault]:
+        """What was wrong with the answers so far, in the form that was asked last: another form is another chance."""
+        form = self.forms.get(self.attempts)
+        judged = sorted(self.verdicts.items())
+        return [fault for at, fault in judged if fault != "valid" and self.forms.get(at) == form]
+
     def declined(self) -> Reason | None:
         """Why asking again would not help, if so."""
-        unread = [verdict for verdict in self.verdicts.values() if verdict in ("invalid", "empty")]
-        final = [verdict for verdict in self.verdicts.values() if verdict in FINAL]
-        found = self.ended or (final[-1] if final else "") or (unread[-1] if len(unread) > REASKS else "")
+        failed = self.failed()
+        found = self.ended or (failed[-1] if len(failed) > REASKS else "")
         return next((reason for reason in get_args(Reason) if reason == found), None)
 
 
@@ -57,6 +65,7 @@ class CallLog:
         self._journal = journal
         self._read = 0
         self._calls: dict[str, KnownCall] = {}
+        self._forms_kept_to: set[tuple[str, str]] = set()
 
     def known(self, call_id: str) -> KnownCall:
         """What is known of a call; an empty record when it was never made."""
@@ -66,6 +75,10 @@ class CallLog:
             self._take(record)
         return self._calls.get(call_id) or KnownCall()
 
+    def kept_to(self, model: str, form: str) -> bool:
+        """Whether a model ever gave a valid answer in a form of asking."""
+        return (model, form) in self._forms_kept_to
+
     def _take(self, record: Record) -> None:
         if "call_id" not in record:
             return
@@ -73,16 +86,20 @@ class CallLog:
         attempt = record["attempt"]
         call.attempts = max(call.attempts, attempt)
         match record["kind"]:
+            case "intent":
+                call.model, call.forms[attempt] = record.get("model", ""), record.get("form", "")
             case "answer":
                 call.answers[attempt] = record
                 call.cost_usd += record["cost_usd"]
             case "verdict":
                 call.verdicts[attempt] = record["verdict"]
+                if record["verdict"] == "valid":
+                    self._forms_kept_to.add((call.model, call.forms.get(attempt, "")))
             case "error":
                 call.cost_usd += record["cost_usd"]
                 call.ended = record["error"] if record["error"] in OF_THE_ROW else call.ended
             case _:
-                pass  # an intent says no more than that the attempt was made
+                pass
 
 
 def call_id_of(

@@ -68,6 +68,11 @@ class Capabilities:
                 request[_RENAMED[name]] = value
         return request
 
+    def output_limit(self, endpoint: TeacherEndpoint, facts: ModelFacts, max_tokens: int) -> int:
+        """How many output tokens are allowed when so many are wanted for an answer."""
+        fitted = self.request(endpoint, facts, {"max_tokens": max_tokens})
+        return fitted.get("max_tokens") or fitted["max_completion_tokens"]
+
     def learn(self, endpoint: TeacherEndpoint, sent: dict[str, Any], refusal: str) -> str:
         """Find which sent parameter a refusal names, and remember it.
 

@@ -15,17 +15,17 @@ from weakref import WeakValueDictionary
 
 from pydantic import BaseModel
 
-from nanodistill_mcp.errors import ConfigurationError
+from nanodistill_mcp.errors import BudgetError, ConfigurationError
 from nanodistill_mcp.runs.journal import Journal
 from nanodistill_mcp.runs.store import now
 from nanodistill_mcp.settings import TeacherEndpoint
 from nanodistill_mcp.teacher.budget import Budget
 from nanodistill_mcp.teacher.calls import REASKS, CallLog, KnownCall, Reason, RowDeclined, call_id_of
 from nanodistill_mcp.teacher.capabilities import MODES, Capabilities, Mode
-from nanodistill_mcp.teacher.gate import Call, Gate, ModeRefusedError
+from nanodistill_mcp.teacher.gate import Call, Gate, ModeRefusedError, NoAnswerError
 from nanodistill_mcp.teacher.libraries import close_connections, instructor
 from nanodistill_mcp.teacher.models import ModelFacts, model_facts
-from nanodistill_mcp.teacher.prompts import Prompt
+from nanodistill_mcp.teacher.prompts import Prompt, reworded
 from nanodistill_mcp.teacher.reading import judge
 
 __all__ = ["Answer", "Reason", "RowDeclined", "Teacher"]
@@ -98,7 +98,6 @@ class Teacher:
         self._first = asyncio.Lock()
         self._proved = False
         self._line: _Line | None = None
-        self._modes_that_worked: set[Mode] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -135,18 +134,19 @@ class Teacher:
         call_id = call_id_of(self._endpoint.model, prompt, answer_type, parameters, sample)
         async with self._asking.setdefault(call_id, asyncio.Lock()):
             known = self._calls.known(call_id)
-            if replayed := await self._replay(call_id, known, answer_type):
+            if replayed := await self._replay(call_id, known, prompt, answer_type):
                 return replayed
             async with self._first_alone():
                 return await self._pay(call_id, known, prompt, answer_type, parameters)
 
-    async def _replay(self, call_id: str, known: KnownCall, answer_type: type[A]) -> Answer[A] | None:
+    async def _replay(self, call_id: str, known: KnownCall, prompt: Prompt, answer_type: type[A]) -> Answer[A] | None:
         """The answer that was paid for, judged now when the worker died before it could be."""
         for attempt, record in known.answers.items():
             noted = known.verdicts.get(attempt)
             if noted not in (None, "valid"):
                 continue
-            verdict, value, why = judge(answer_type, record["text"], record["finish_reason"])
+            asked = "" if noted else prompt.user  # what once counted as valid stays so
+            verdict, value, why = judge(answer_type, record["text"], record["finish_reason"], asked)
             if noted is None:
                 key = {"kind": "verdict", "call_id": call_id, "attempt": attempt, "at": now()}
                 await self._journal.append_async({**key, "verdict": verdict, "why": why})
@@ -159,38 +159,74 @@ class Teacher:
     async def _pay(
         self, call_id: str, known: KnownCall, prompt: Prompt, answer_type: type[A], parameters: dict[str, Any]
     ) -> Answer[A]:
-        from instructor.core import InstructorError
-
         line = await self._open_line()
-        call = Call(call_id, prompt.template, prompt.sha, answer_type, "md_json", known.attempts, known.cost_usd)
-        messages = [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}]
+        call = Call(
+            call_id, prompt.template, prompt.sha, answer_type, "md_json", known.attempts, known.cost_usd, prompt.user
+        )
+        call.failed = known.failed()
         while True:
             call.mode = self._capabilities.mode(self._endpoint, line.facts)
-            call.raised = cast("Exception | None", None)  # the gate sets it
-            try:
-                await line.clients[call.mode].chat.completions.create(
-                    response_model=answer_type,
-                    messages=messages,
-                    max_retries=REASKS,
-                    strict=False,
-                    call=call,
-                    **parameters,
-                )
-            except InstructorError:
-                if isinstance(call.raised, ModeRefusedError):
-                    continue
-                if call.raised:
-                    raise call.raised from None
-                if self._may_have_misunderstood(line.facts, call.mode):
-                    self._capabilities.give_up_mode(self._endpoint, call.mode)
-                    continue
-                raise RowDeclined("empty" if call.verdict == "empty" else "invalid", call_id, call.cost_usd) from None
-            self._modes_that_worked.add(call.mode)
-            return Answer(cast("A", call.value), call_id, call.cost_usd, replayed=False)
+            await self._exchange(line, call, reworded(prompt, call.failed[-1] if call.failed else ""), parameters)
+            if call.value is not None:
+                return Answer(cast("A", call.value), call_id, call.cost_usd, replayed=False)
+            if len(call.failed) <= REASKS:
+                continue  # in the form and the words that fit what went wrong
+            if not self._may_have_misunderstood(line.facts, call):
+                raise RowDeclined(call.failed[-1], call_id, call.cost_usd)
+            self._capabilities.give_up_mode(self._endpoint, call.mode)
+            call.failed = []
 
-    def _may_have_misunderstood(self, facts: ModelFacts, mode: Mode) -> bool:
+    async def _exchange(self, line: _Line, call: Call, prompt: Prompt, parameters: dict[str, Any]) -> None:
+        """Ask in one form, as often as is left. Ends with the call's value, or with one more failure in its list.
+
+        Raises:
+            RowDeclined: There is no answer to this question.
+            NanodistillError: The stage cannot go on.
+        """
+        from instructor.core import InstructorError
+
+        faults = len(call.failed)
+        call.value = None
+        call.raised = cast("Exception | None", None)  # the gate sets it
+        if call.failed and call.failed[-1] == "truncated":
+            parameters = {**parameters, "max_tokens": self._more_room(line.facts, call, parameters["max_tokens"])}
+        try:
+            await line.clients[call.mode].chat.completions.create(
+                response_model=call.answer_type,
+                messages=[{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}],
+                max_retries=REASKS - len(call.failed),
+                strict=False,
+                call=call,
+                **parameters,
+            )
+        except InstructorError:
+            if isinstance(call.raised, ModeRefusedError | NoAnswerError):
+                return
+            if isinstance(call.raised, BudgetError) and call.failed == [
+                "truncated"
+            ]:  # an ordinary question may yet fit
+                raise RowDeclined("truncated", call.call_id, call.cost_usd) from None
+            if call.raised:
+                raise call.raised from None
+            if len(call.failed) == faults:
+                raise  # nothing was asked, so asking on would not end
+
+    def _more_room(self, facts: ModelFacts, call: Call, max_tokens: int) -> int:
+        """Twice the output tokens for an answer that was cut off, where the model can write so many."""
+        before, after = (
+            self._capabilities.output_limit(self._endpoint, facts, limit) for limit in (max_tokens, 2 * max_tokens)
+        )
+        if after == before:
+            raise RowDeclined("truncated", call.call_id, call.cost_usd)
+        return 2 * max_tokens
+
+    def _may_have_misunderstood(self, facts: ModelFacts, call: Call) -> bool:
         """Whether an unknown endpoint took a form of asking without ever having kept to it."""
-        return not facts.mapped and mode != "md_json" and mode not in self._modes_that_worked
+        unread = call.failed[-1] in ("invalid", "empty")
+        self._calls.known(call.call_id)  # takes in what was noted since
+        return (
+            unread and not facts.mapped and call.mode != "md_json" and not self._calls.kept_to(facts.model, call.mode)
+        )
 
     @asynccontextmanager
     async def _first_alone(self) -> AsyncGenerator[None]:

@@ -27,7 +27,7 @@ from nanodistill_mcp.teacher.capabilities import Capabilities, Mode
 from nanodistill_mcp.teacher.failures import OF_THE_ROW, TRANSIENT, Failure, Kind, failure_of, refusal_text, stop_error
 from nanodistill_mcp.teacher.libraries import litellm
 from nanodistill_mcp.teacher.models import ModelFacts, expected_keys, host_of
-from nanodistill_mcp.teacher.reading import Completion, Verdict, judge, read_completion
+from nanodistill_mcp.teacher.reading import REWORDED, Completion, Fault, judge, read_completion
 
 RATE_LIMIT_PATIENCE_S = 600.0
 _LONGEST_BACKOFF_S = 30.0
@@ -48,10 +48,17 @@ class Call:
     attempt: int
     """The number of the newest attempt in the journal."""
     cost_usd: float
+    asked: str = ""
+    """The question's material, which shows the language of its answer."""
     value: BaseModel | None = None
-    verdict: Verdict | None = None
+    failed: list[Fault] = field(default_factory=list[Fault])
+    """What was wrong with the answers so far."""
     raised: Exception | None = None
     """What the gate raised; Instructor wraps it into an error of its own."""
+
+
+class NoAnswerError(Exception):
+    """The model's reply is no answer, and the same words would not bring one."""
 
 
 class ModeRefusedError(Exception):
@@ -113,6 +120,7 @@ class Gate:
         """Make one completion, retried where that helps. This is the function Instructor calls.
 
         Raises:
+            NoAnswerError: There is no answer to the question in these words.
             RowDeclined: There is no answer to this question.
             ModeRefusedError: The endpoint does not take this form of asking.
             NanodistillError: The stage cannot go on.
@@ -169,7 +177,7 @@ class Gate:
         try:
             call.attempt += 1
             key = {"call_id": call.call_id, "attempt": call.attempt}
-            intent = {"stage": self._stage, "model": self._facts.model}
+            intent = {"stage": self._stage, "model": self._facts.model, "form": call.mode}
             asked = {"template": call.template, "prompt_sha": call.prompt_sha}
             await self._note("intent", key, **intent, **asked, max_usd=worst.usd, max_tokens=worst.tokens)
             started = time.monotonic()
@@ -214,13 +222,15 @@ class Gate:
 
     async def _judge(self, call: Call, response: Any, completion: Completion) -> None:
         """Read the answer and note the verdict. An unreadable one goes back to Instructor, which asks again."""
-        verdict, value, why = judge(call.answer_type, completion.text, completion.finish_reason)
-        call.value, call.verdict = value, verdict
+        verdict, value, why = judge(call.answer_type, completion.text, completion.finish_reason, call.asked)
+        call.value = value
         await self._note("verdict", {"call_id": call.call_id, "attempt": call.attempt}, verdict=verdict, why=why)
-        if verdict in ("refused", "truncated", "filtered"):
-            raise RowDeclined(verdict, call.call_id, call.cost_usd)
-        if value is not None:
-            _put(response, call.mode, value.model_dump_json())
+        if verdict == "valid":
+            _put(response, call.mode, value.model_dump_json() if value else "")
+            return
+        call.failed.append(verdict)
+        if verdict in REWORDED:
+            raise NoAnswerError
 
     async def _recover(self, call: Call, failed: _AttemptFailedError, patience: _Patience) -> None:
         """Make ready for another attempt, or raise what ends the question or the stage."""

@@ -6,7 +6,7 @@ A block's tag carries six hex digits of its content's hash, so that no content c
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import Literal
@@ -64,13 +64,24 @@ def generate(
     return _prompt("generate", [*shown, ("avoid", _lines(avoid) or None), ("count", str(count))])
 
 
+def reworded(prompt: Prompt, verdict: str) -> Prompt:
+    """The same question, with a paragraph on what was wrong with the last reply to it; unchanged when nothing was."""
+    return replace(prompt, system=f"{prompt.system}\n\n{_rewordings()[verdict]}") if verdict else prompt
+
+
+@cache
+def _rewordings() -> dict[str, str]:
+    parts = ("\n" + _template("reword")).split("\n# ")[1:]
+    return {name: words.strip() for name, _, words in (part.partition("\n") for part in parts)}
+
+
 def _prompt(template: Template, blocks: Sequence[tuple[str, str | None]]) -> Prompt:
     user = "\n\n".join(_block(tag, content) for tag, content in blocks if content is not None)
     return Prompt(template=template, system=_template(template), user=user)
 
 
 @cache
-def _template(name: Template) -> str:
+def _template(name: Template | Literal["reword"]) -> str:
     return (
         resources.files("nanodistill_mcp.teacher")
         .joinpath("templates", f"{name}.md")

@@ -1,16 +1,27 @@
 """What a teacher's completion says: its text, what it cost, and whether an answer of the asked shape can be read from it."""
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-Verdict = Literal["valid", "invalid", "refused", "truncated", "filtered", "empty"]
+from nanodistill_mcp.teacher.language import in_another_script
 
-FINAL: tuple[Verdict, ...] = ("refused", "truncated", "filtered")
-"""Verdicts on a whole row: asking the same again would be paid for and end the same way."""
+Fault = Literal["invalid", "refused", "truncated", "filtered", "empty", "wrong_language"]
+Verdict = Literal["valid"] | Fault
 
-_ENDINGS: dict[str, Verdict] = {"refusal": "refused", "content_filter": "filtered", "length": "truncated"}
+REWORDED: tuple[Verdict, ...] = ("refused", "truncated", "filtered", "empty", "wrong_language")
+"""Verdicts after which the same words, asked again, would be paid for and end the same way."""
+
+_ENDINGS: dict[str, Fault] = {"refusal": "refused", "content_filter": "filtered", "length": "truncated"}
+
+_DECLINES = re.compile(
+    r"\s*(?:i['\u2019]?m sorry|(?:i am |i['\u2019]?m )?sorry,|i (?:can['\u2019]?t|cannot|won['\u2019]t|will not)\b"
+    r"|i(?:['\u2019]m| am) (?:unable|not able)\b|as an ai\b)",
+    re.IGNORECASE,
+)
+"""How a reply begins that declines in words alone, without its provider marking it."""
 
 _A = TypeVar("_A", bound=BaseModel)
 
@@ -48,8 +59,14 @@ def read_completion(response: Any) -> Completion:
     )
 
 
-def judge(answer_type: type[_A], text: str, finish_reason: str) -> tuple[Verdict, _A | None, str]:
+def judge(answer_type: type[_A], text: str, finish_reason: str, asked: str = "") -> tuple[Verdict, _A | None, str]:
     """Judge an answer as it stands in the journal.
+
+    Args:
+        answer_type: The shape it should have.
+        text: The answer.
+        finish_reason: Why the model stopped.
+        asked: The question's material; without it the answer's language is not judged.
 
     Returns:
         The verdict, the answer when it is valid, and in our own words why it is not.
@@ -59,7 +76,11 @@ def judge(answer_type: type[_A], text: str, finish_reason: str) -> tuple[Verdict
     if not text.strip():
         return "empty", None, ""
     value, why = parse(answer_type, text)
-    return ("invalid" if value is None else "valid"), value, why
+    if value is None:
+        return ("refused" if _DECLINES.match(text) else "invalid"), None, why
+    if asked and in_another_script(value, asked):
+        return "wrong_language", None, ""
+    return "valid", value, why
 
 
 def parse(answer_type: type[_A], text: str) -> tuple[_A | None, str]:
