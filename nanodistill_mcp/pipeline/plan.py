@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from nanodistill_mcp import __version__
 from nanodistill_mcp.errors import ConfigurationError, UserInputError
 from nanodistill_mcp.pipeline import answers, recipe
-from nanodistill_mcp.pipeline.seeds import check_rows, digest, read_rows, split
+from nanodistill_mcp.pipeline.seeds import check_rows, digest, read_inputs, read_rows, split
 from nanodistill_mcp.pipeline.thinking import FORMATS
 from nanodistill_mcp.runs.options import FIXED_AT_CREATION, Options, set_options
 from nanodistill_mcp.runs.paths import run_id_of
@@ -41,6 +41,7 @@ class Request:
     seeds: list[Seed]
     endpoint: TeacherEndpoint
     student: str
+    inputs: list[str]
 
 
 def check_request(
@@ -76,7 +77,13 @@ def check_request(
     chosen = check_options(options)
     recipe.preset_options(preset, chosen)
     rows = check_rows(list(seed)) if seed else read_rows(seed_path, settings.readable_dirs())
-    tests = read_rows(chosen.test_path, settings.readable_dirs()) if chosen.test_path else None
+    tests = read_rows(chosen.test_path, settings.readable_dirs(), labelled=True) if chosen.test_path else None
+    if chosen.inputs_only and not chosen.inputs_path:
+        raise UserInputError(
+            "inputs_only needs inputs_path: a file of the inputs to train on.",
+            next_step="Give options.inputs_path too, or leave inputs_only out.",
+        )
+    inputs = read_inputs(chosen.inputs_path, settings.readable_dirs()) if chosen.inputs_path else []
     seeds = split(rows, chosen.held_out_split, chosen.seed or 0, tests=tests)
     check_schema(response_schema, seeds)
     if budget_usd > settings.budget.usd_per_run:
@@ -95,9 +102,9 @@ def check_request(
         preset=preset,
         options=set_options(chosen),
         budget_usd=budget_usd,
-        seeds_sha256=digest(seeds),
+        seeds_sha256=digest(seeds, inputs),
     )
-    return Request(run_id, spec, chosen, seeds, endpoint, check_student(spec.student, settings))
+    return Request(run_id, spec, chosen, seeds, endpoint, check_student(spec.student, settings), inputs)
 
 
 def check_options(options: dict[str, Any]) -> Options:
@@ -158,14 +165,14 @@ def check_student(student: str, settings: Settings) -> str:
 
 
 def check_schema(schema: dict[str, Any], seeds: list[Seed]) -> None:
-    """Check that a response schema is one, and that every given output keeps it.
+    """Check that a response schema is one, and that every given output keeps it. The teacher's are checked when it answers.
 
     Raises:
         UserInputError: Names the seed whose output does not.
     """
     keeps = schema_check(schema)
     for number, seed in enumerate(seeds, 1):
-        if not keeps(seed.output):
+        if seed.labelled and not keeps(seed.output):
             raise UserInputError(
                 f"The output of example {number} does not keep response_schema.",
                 next_step="Correct the example or the schema, then call again.",
@@ -258,16 +265,19 @@ def estimate(request: Request, prices: tuple[float, float] | None, warnings: lis
     """
     train = [seed for seed in request.seeds if seed.split == "train"]
     held_out = [seed for seed in request.seeds if seed.split == "held_out"]
-    target = len(train) * request.spec.augment_factor
+    target = target_of(request)
     synthetic = target - len(train)
+    written = synthetic - min(len(request.inputs), synthetic)
+    answered = [seed for seed in train if seed.labelled] or held_out
     input_tokens = sum(len(seed.input) for seed in train) / len(train) / CHARS_PER_TOKEN
-    output_tokens = 60 + sum(len(seed.output) for seed in train) / len(train) / CHARS_PER_TOKEN
+    output_tokens = 60 + sum(len(seed.output) for seed in answered) / max(1, len(answered)) / CHARS_PER_TOKEN
     per_call = request.options.examples_per_call or EXAMPLES_PER_CALL
-    solved = len(train) + min(len(held_out), CEILING_ROWS)
+    twice = sum(bool(request.options.relabel) or not seed.labelled for seed in train)
+    solved = len(train) + twice + min(len(held_out), CEILING_ROWS)
 
     def side(accepted: float, stretch: float) -> tuple[float, float, float]:
         solves = solved + synthetic / accepted
-        generations = math.ceil(synthetic / accepted / per_call)
+        generations = math.ceil(written / accepted / per_call)
         tokens_in = solves * (PROMPT_OVERHEAD_TOKENS + input_tokens) + (generations + 1) * (
             PROMPT_OVERHEAD_TOKENS + 14 * (input_tokens + output_tokens)
         )
@@ -282,10 +292,7 @@ def estimate(request: Request, prices: tuple[float, float] | None, warnings: lis
             warnings.append(
                 f"The high estimate (${cost.high:.2f}) is above the budget of ${request.spec.budget_usd:g}: generation may stop early."
             )
-    if not held_out:
-        warnings.append(
-            "Nothing is held out: with five examples or more, or options.test_path, the student can be proved on examples it never saw."
-        )
+    warnings += input_warnings(request)
     plan_recipe, reasons = recipe.resolve(
         request.spec.preset, request.options, rows=max(target, 1), layers=student.layers
     )
@@ -305,6 +312,38 @@ def estimate(request: Request, prices: tuple[float, float] | None, warnings: lis
     )
 
 
+def target_of(request: Request) -> int:
+    """How many training examples a run is to have."""
+    train = sum(seed.split == "train" for seed in request.seeds)
+    return train + len(request.inputs) if request.options.inputs_only else train * request.spec.augment_factor
+
+
+def input_warnings(request: Request) -> list[str]:
+    """What the user should know of the examples and inputs before anything is paid."""
+    told: list[str] = []
+    unanswered = sum(not seed.labelled for seed in request.seeds)
+    if unanswered:
+        told.append(
+            f"{unanswered} of {len(request.seeds)} examples have no output: the teacher answers each twice, and those on which "
+            "it disagrees with itself are set aside. Look at traces_cot.jsonl before going on."
+        )
+    room = target_of(request) - sum(seed.split == "train" for seed in request.seeds)
+    if len(request.inputs) > room:
+        told.append(
+            f"{len(request.inputs) - room} of {len(request.inputs)} inputs are beyond the target of {target_of(request)} examples: "
+            "raise augment_factor, or set options.inputs_only, to have them answered too."
+        )
+    if not any(seed.split == "held_out" for seed in request.seeds):
+        told.append(
+            "No example has an output, so nothing is held out: the student can only be held against the teacher's own answers. "
+            "Give options.test_path with answers of a person to prove it."
+            if unanswered == len(request.seeds)
+            else "Nothing is held out: with five examples that have an output, or options.test_path, the student can be proved on "
+            "examples it never saw."
+        )
+    return told
+
+
 def task_text(instruction: str, choices: list[str]) -> str:
     """The instruction as the teacher reads it; a fixed list of answers is named, which gives no answer away."""
     return f"{instruction}\n\nAnswer with exactly one of: {', '.join(choices)}" if choices else instruction
@@ -315,7 +354,8 @@ def seed_checker(seeds: list[Seed]) -> tuple[Checker, list[str]]:
 
     All outputs take part, the held-out ones too: which answers there are is part of the task, and no input is given away.
     """
-    return answers.infer_checker([seed.output for seed in seeds])
+    outputs = [seed.output for seed in seeds if seed.labelled]
+    return answers.infer_checker(outputs) if outputs else ("normalized", [])
 
 
 def _usd(side: tuple[float, float, float], prices: tuple[float, float]) -> float:

@@ -19,6 +19,17 @@ class Options(BaseModel):
     test_path: str | None = Field(
         default=None, description="A file of further held-out examples, of any size, never trained on."
     )
+    inputs_path: str | None = Field(
+        default=None,
+        description="A file of real inputs (.txt one a line, .json, .jsonl, .csv) that amplify answers before it writes any.",
+    )
+    inputs_only: bool | None = Field(
+        default=None, description="Train on the seeds and the inputs of inputs_path alone; write no new ones."
+    )
+    relabel: bool | None = Field(
+        default=None,
+        description="Replace the seeds' outputs by the teacher's where its solutions agree with each other.",
+    )
     held_out_split: Share | None = Field(
         default=None, description="Share of the seeds kept aside as held-out; default 0.2, at least 2 of 5 or more."
     )
@@ -84,7 +95,15 @@ class Options(BaseModel):
     )
 
 
-FIXED_AT_CREATION = ("test_path", "held_out_split", "cot_share", "thinking_format")
+FIXED_AT_CREATION = (
+    "test_path",
+    "inputs_path",
+    "inputs_only",
+    "relabel",
+    "held_out_split",
+    "cot_share",
+    "thinking_format",
+)
 """Options that train does not take: what they say was done, or is told to everyone who reads the student's texts."""
 
 

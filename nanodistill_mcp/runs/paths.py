@@ -111,6 +111,11 @@ class RunPaths:
         return self.root / "seeds.jsonl"
 
     @property
+    def inputs(self) -> Path:
+        """Real inputs for the teacher to answer; absent when none were given."""
+        return self.root / "inputs.jsonl"
+
+    @property
     def calls(self) -> Path:
         return self.root / "calls.jsonl"
 

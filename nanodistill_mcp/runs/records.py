@@ -47,8 +47,9 @@ class Seed(_Record):
 
     id: str
     input: str
-    output: str
+    output: str = Field(description="The given answer; empty when the teacher is to give it.")
     split: Literal["train", "held_out"]
+    labelled: bool = Field(default=True, description="Whether an answer was given.")
 
 
 class RunSpec(_Record):

@@ -6,7 +6,7 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -104,6 +104,10 @@ class Run:
         """The user's examples, in the order given."""
         return list(read_records(self.paths.seeds, Seed))
 
+    def inputs(self) -> list[str]:
+        """Real inputs for the teacher to answer, in the order given."""
+        return [str(row["input"]) for row in read_lines(self.paths.inputs)]
+
     def policy(self) -> TaskPolicy | None:
         """The current policy; None before it was extracted."""
         return read_record(self.paths.policy, TaskPolicy)
@@ -176,8 +180,13 @@ class RunStore:
                 return Run(RunPaths(self.runs_dir / existing))
         return None
 
-    def create(self, manifest: RunManifest, seeds: list[Seed]) -> tuple[Run, bool]:
+    def create(self, manifest: RunManifest, seeds: list[Seed], *, inputs: Sequence[str] = ()) -> tuple[Run, bool]:
         """Make a run folder appear whole, or attach to the equal one that is there.
+
+        Args:
+            manifest: What was asked for, and the plan.
+            seeds: The user's examples.
+            inputs: Real inputs for the teacher to answer.
 
         Returns:
             The run, and whether this call made it.
@@ -194,6 +203,8 @@ class RunStore:
         try:
             draft.jobs.mkdir(mode=0o700)
             write_lines(draft.seeds, [seed.model_dump() for seed in seeds])
+            if inputs:
+                write_lines(draft.inputs, [{"input": text} for text in inputs])
             write_json(draft.manifest, manifest.model_dump())
             with _alone_in(self.runs_dir):
                 # Another server may have been first, with this name or the same in other case.

@@ -20,6 +20,7 @@ _TOP = (
     *(
         "run.json",
         "seeds.jsonl",
+        "inputs.jsonl",
         "calls.jsonl",
         "traces_cot.jsonl",
         "policy.json",

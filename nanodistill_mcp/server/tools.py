@@ -55,7 +55,10 @@ async def create_run(
     ],
     ctx: Ctx,
     seed: Annotated[
-        list[dict[str, Any]], Field(description="The examples: a list of {input, output}. Ten are a good start.")
+        list[dict[str, Any]],
+        Field(
+            description="The examples: a list of {input, output}, the output left out where the teacher is to answer. Ten are a good start."
+        ),
     ] = [],
     seed_path: Annotated[
         str, Field(description="Instead of seed: a .json, .jsonl or .csv file in an allowed directory.")
@@ -116,7 +119,7 @@ async def create_run(
             manifest = plan.make_manifest(request, teacher_facts, student_facts)
         else:  # refused by the store, which shows the difference
             manifest = existing.manifest.model_copy(update={"spec": request.spec})
-        run, created = app.store.create(manifest, request.seeds)
+        run, created = app.store.create(manifest, request.seeds, inputs=request.inputs)
         await ctx.report_progress(2, 2, "stored")
     manifest = run.manifest
     return CreateReply(

@@ -1,10 +1,15 @@
 """What is checked before a run exists, and what the run is told it will take."""
 
+from typing import Any
+
 import pytest
 
 from nanodistill_mcp.errors import UserInputError
-from nanodistill_mcp.pipeline.plan import check_schema, schema_check
+from nanodistill_mcp.pipeline.plan import Request, check_schema, input_warnings, schema_check, seed_checker, target_of
+from nanodistill_mcp.runs.options import Options, set_options
 from nanodistill_mcp.runs.records import Seed
+from nanodistill_mcp.settings import TeacherEndpoint
+from tests.runs.made import manifest
 
 SCHEMA = {
     "type": "object",
@@ -15,7 +20,14 @@ SCHEMA = {
 
 
 def _seed(output: str) -> Seed:
-    return Seed(id="s1", input="message", output=output, split="train")
+    return Seed(id="s1", input="message", output=output, split="train", labelled=bool(output))
+
+
+def _request(seeds: list[Seed], inputs: int = 0, **options: Any) -> Request:
+    chosen = Options(**options)
+    spec = manifest(augment_factor=5, options=set_options(chosen)).spec
+    endpoint = TeacherEndpoint(name="local", model="openai/desk")
+    return Request("r", spec, chosen, seeds, endpoint, "/student", [f"input {i}" for i in range(inputs)])
 
 
 def test_a_seed_that_does_not_keep_the_schema_is_named() -> None:
@@ -37,3 +49,35 @@ def test_a_schema_that_is_none_is_refused() -> None:
     """Every output would keep it, or none."""
     with pytest.raises(UserInputError, match="is not a JSON Schema"):
         schema_check({"type": "objekt"})
+
+
+def test_an_unanswered_seed_is_not_held_to_the_schema() -> None:
+    """The teacher's answer is, once it is there."""
+    check_schema(SCHEMA, [_seed(""), _seed('{"queue": "billing"}')])
+
+
+def test_the_checker_is_inferred_from_what_was_answered() -> None:
+    """An empty output says nothing of the form of answers, and no output at all says least."""
+    assert seed_checker([_seed("1"), _seed(""), _seed("2")]) == ("numeric", [])
+    assert seed_checker([_seed(""), _seed("")]) == ("normalized", [])
+
+
+def test_raw_inputs_count_towards_the_target_and_alone_they_are_the_target() -> None:
+    """500 tickets need no synthetic text."""
+    seeds = [_seed("a")] * 10
+    assert target_of(_request(seeds, inputs=500)) == 50
+    assert target_of(_request(seeds, inputs=500, inputs_path="/in.txt", inputs_only=True)) == 510
+
+
+def test_the_user_is_told_what_the_teacher_will_answer_and_what_cannot_be_proved() -> None:
+    """Before anything is paid: a student held only against its teacher is no proof."""
+    held_out = Seed(id="h", input="i", output="o", split="held_out")
+    assert input_warnings(_request([_seed("a"), held_out])) == []
+    (mixed,) = input_warnings(_request([_seed("a"), _seed(""), held_out]))
+    assert mixed.startswith("1 of 3 examples have no output: the teacher answers each twice")
+    raw = input_warnings(_request([_seed("")] * 3))
+    assert len(raw) == 2
+    assert "the student can only be held against the teacher's own answers" in raw[1]
+    assert "options.test_path" in raw[1]
+    (beyond,) = input_warnings(_request([_seed("a"), held_out], inputs=10))
+    assert beyond.startswith("6 of 10 inputs are beyond the target of 5 examples: raise augment_factor")

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from nanodistill_mcp.errors import UserInputError
-from nanodistill_mcp.pipeline import seeds
-from nanodistill_mcp.pipeline.seeds import check_rows, digest, read_rows, split
+from nanodistill_mcp.pipeline import tables
+from nanodistill_mcp.pipeline.seeds import check_rows, digest, read_inputs, read_rows, split
 
 SHAPE = (
-    "Give 3 or more rows with exactly the columns input and output: a JSON array of objects, JSONL (one object a line) "
-    "or CSV with a header line."
+    "Give 3 or more rows with the columns input and output, the output left out where the teacher is to answer: "
+    "a JSON array of objects, JSONL (one object a line) or CSV with a header line."
 )
 CANARY = "canary-4711"
 
@@ -140,11 +140,15 @@ def test_what_no_file_and_no_tokenizer_takes_is_mended(folder: Path) -> None:
             b"input,output\na,b\nc,d,canary-4711\n",
             "Example 2 has 3 columns that are not exactly input and output.",
         ),
-        ("a.csv", b"input,output\na,b\ncanary-4711\n", "Example 2 has an empty output."),
+        ("a.csv", b"input,output\na,b\ncanary-4711\n", "Row 2 of the seed file has fewer columns than its header."),
         ("a.csv", b"input,output,Output\na,b,canary-4711\n", "The CSV file's header names a column twice."),
         ("a.csv", b'input,output\n"canary-4711" x,b\n', "The seed file is not CSV."),
         ("a.json", b'[{"input":" ","output":"canary-4711"}]', "Example 1 has an empty input."),
-        ("a.json", b'[{"input":"canary-4711","output":null}]', "Example 1 has an empty output."),
+        (
+            "a.json",
+            b'[{"input":"canary-4711","output":null}]',
+            "There is one distinct example; at least 3 are needed, ten or more are better.",
+        ),
         (
             "a.json",
             b'[{"input":"canary-4711","output":"a"}]',
@@ -210,7 +214,7 @@ def test_a_file_that_is_too_large_is_not_read_to_its_end(folder: Path) -> None:
     with pytest.raises(UserInputError) as caught:
         read_rows(str(path), [folder])
     assert caught.value.what == "The seed file is larger than 10 MB."
-    path.write_bytes(b" " * (seeds.MAX_FILE_BYTES + 1))
+    path.write_bytes(b" " * (tables.MAX_FILE_BYTES + 1))
     with pytest.raises(UserInputError, match="larger than 10 MB"):
         read_rows(str(path), [folder])
 
@@ -237,7 +241,7 @@ _OUTSIDE = "That file is outside the directories this server may read ("
 _NOT_PLAIN = "That path is not a plain file: it is or crosses a link, or is a directory or a device."
 _HIDDEN = "That path leaves the allowed directory or names a hidden file."
 _ABSENT = "There is no such seed file."
-_RELATIVE = "A seed path must be absolute."
+_RELATIVE = "The path of the seed file must be absolute."
 
 
 @pytest.mark.parametrize(
@@ -380,3 +384,108 @@ def test_the_digest_tells_specs_apart() -> None:
         digest(split([("a", "\nb"), ("c", "d"), ("e", "f")], None, 0)),
     ]
     assert len({same, *others}) == 6
+
+
+@pytest.mark.parametrize("row", [{"input": "a"}, {"input": "a", "output": ""}, {"input": "a", "output": None}])
+def test_an_example_without_an_output_is_one_the_teacher_answers(folder: Path, row: dict[str, Any]) -> None:
+    """Raw inputs are what most people have; a list may mix them with answered ones."""
+    (folder / "rows.json").write_text(json.dumps([row, *_rows(2)]))
+    rows = read_rows(str(folder / "rows.json"), [folder])
+    assert rows == [("a", ""), ("question 0", "answer 0"), ("question 1", "answer 1")]
+    assert [seed.labelled for seed in split(rows, None, 0)] == [False, True, True]
+
+
+def test_a_table_of_inputs_alone_is_a_seed_file(folder: Path) -> None:
+    """A column exported from a help desk."""
+    (folder / "rows.csv").write_text("input\none\ntwo\nthree\n")
+    assert read_rows(str(folder / "rows.csv"), [folder]) == [("one", ""), ("two", ""), ("three", "")]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_input_that_is_given_with_and_without_an_answer_keeps_the_answer(order: int) -> None:
+    """A person's answer is worth more than a teacher's."""
+    rows = [{"input": "a", "output": "x"}, {"input": "a"}, *_rows(2)][::order]
+    assert ("a", "x") in check_rows(rows)
+    assert len(check_rows(rows)) == 3
+
+
+def test_a_test_file_needs_every_answer(folder: Path) -> None:
+    """A proof against the teacher's own answers proves nothing."""
+    (folder / "test.json").write_text(json.dumps([{"input": CANARY}, *_rows(3)]))
+    with pytest.raises(UserInputError) as caught:
+        read_rows(str(folder / "test.json"), [folder], labelled=True)
+    assert str(caught.value) == "Example 1 has an empty output. Fill it in or remove the example."
+    with pytest.raises(UserInputError, match="There is no such test file"):
+        read_rows(str(folder / "absent.json"), [folder], labelled=True)
+
+
+@pytest.mark.parametrize(("labelled", "held_out"), [(0, 0), (4, 0), (5, 2), (20, 4)])
+def test_only_answered_examples_are_held_out(labelled: int, held_out: int) -> None:
+    """The held-out proof needs a person's answer, and unanswered examples do not make it larger."""
+    rows = [*_texts(labelled), *((f"raw {i}", "") for i in range(30))]
+    for share in (None, 0.2, 0.9):
+        chosen = [seed for seed in split(rows, share, 0) if seed.split == "held_out"]
+        assert all(seed.labelled and seed.output for seed in chosen)
+        assert share is not None or len(chosen) == held_out
+
+
+_INPUT_FORMS: dict[str, Callable[[list[str]], str]] = {
+    "in.txt": "\r\n\n".join,
+    "in.json": json.dumps,
+    "rows.json": lambda texts: json.dumps([{"id": i, "input": t, "output": "old"} for i, t in enumerate(texts)]),
+    "in.jsonl": lambda texts: "\n".join(json.dumps({"input": text}) for text in texts),
+    "in.csv": lambda texts: "Input,date\n" + "".join(f"{text},2026-01-01\n" for text in texts),
+}
+
+
+@pytest.mark.parametrize("name", _INPUT_FORMS)
+def test_inputs_are_read_from_every_form_each_once(folder: Path, name: str) -> None:
+    """Whatever a help desk exports: other columns are passed over, old answers too."""
+    texts = [f"where is parcel {i}?" for i in range(5)]
+    (folder / name).write_text(_INPUT_FORMS[name]([*texts, texts[0]]))
+    assert read_inputs(str(folder / name), [folder]) == texts
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "what"),
+    [
+        ("in.txt", b" \n", "The inputs file is empty."),
+        ("in.md", b"canary-4711", "The inputs file's name does not end in .txt, .json, .jsonl or .csv."),
+        ("in.json", b"[]", "There are no examples."),
+        ("in.json", b'[{"text": "canary-4711"}]', "Row 1 of the inputs file has no input."),
+        ("in.json", b'["a", 3]', "Row 2 of the inputs file has no input."),
+        ("in.jsonl", b'{"input": "a"}\n{"input": ""}', "Row 2 of the inputs file has an empty input."),
+        ("in.csv", b"input,date\na,b\ncanary-4711\n", "Row 2 of the inputs file has fewer columns than its header."),
+        (
+            "in.txt",
+            b"a\n" + b"x" * 50_001,
+            "Row 2 of the inputs file has an input of 50001 characters; at most 50000 are accepted.",
+        ),
+        ("in.txt", b"a\n" * 10_001, "There are 10001 examples; at most 10000 are accepted."),
+        ("in.txt", b"canary-4711\0", "The inputs file is binary, not text."),
+    ],
+)
+def test_a_file_of_inputs_that_is_not_accepted_is_refused_in_these_words(
+    folder: Path, name: str, data: bytes, what: str
+) -> None:
+    """The same bounds as for seed files, and nothing of the content."""
+    (folder / name).write_bytes(data)
+    with pytest.raises(UserInputError) as caught:
+        read_inputs(str(folder / name), [folder])
+    assert caught.value.what == what
+    assert CANARY not in str(caught.value)
+
+
+@pytest.mark.parametrize("path_text", ["/etc/passwd", "<zoo>/link.json", "<zoo>/.hidden.json", "rows.json"])
+def test_a_file_of_inputs_is_read_from_allowed_directories_only(zoo: Path, path_text: str) -> None:
+    """Its rows go to a teacher on the net, as a seed file's do."""
+    with pytest.raises(UserInputError) as caught:
+        read_inputs(path_text.replace("<zoo>", str(zoo)), [zoo])
+    assert CANARY not in str(caught.value)
+
+
+def test_the_inputs_take_part_in_the_digest() -> None:
+    """The same name with another file of inputs is another run."""
+    made = split(_texts(10), None, 0)
+    assert digest(made) == digest(made, [])
+    assert len({digest(made), digest(made, ["a", "b"]), digest(made, ["b", "a"]), digest(made, ["a\nb"])}) == 4

@@ -10,8 +10,8 @@ from nanodistill_mcp.demo.student import student_path
 from tests.conftest import Bench
 
 SHAPE = (
-    "Give 3 or more rows with exactly the columns input and output: a JSON array of objects, JSONL (one object a line) "
-    "or CSV with a header line."
+    "Give 3 or more rows with the columns input and output, the output left out where the teacher is to answer: "
+    "a JSON array of objects, JSONL (one object a line) or CSV with a header line."
 )
 CANARY = "CANARY-8d1f"
 
