@@ -16,6 +16,9 @@ from nanodistill_mcp.errors import ConfigurationError, UserInputError
 DEFAULT_TEACHER = "claude-sonnet-5-5"
 DEFAULT_STUDENT = "mlx-community/Qwen3-4B-Instruct-2507-4bit"
 
+HOST_TEACHER = "host"
+"""The teacher that is the calling agent itself."""
+
 Origin = Literal["command line", "environment", "file", "default"]
 
 _TEACHER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}\Z")
@@ -37,6 +40,11 @@ class TeacherEndpoint(BaseModel):
     usd_per_mtok: tuple[float, float] | None = Field(
         default=None, description="Price of a million input and output tokens."
     )
+
+    @property
+    def is_host(self) -> bool:
+        """The calling agent answers, over the tools; there is no address, no key and no price."""
+        return self.model == HOST_TEACHER
 
     @field_validator("api_base")
     @classmethod
@@ -74,19 +82,29 @@ class Settings(BaseModel):
     )
     origins: dict[str, Origin] = {}
 
+    @field_validator("teachers")
+    @classmethod
+    def _host_is_taken(cls, value: dict[str, TeacherEndpoint]) -> dict[str, TeacherEndpoint]:
+        if HOST_TEACHER in value:
+            msg = f"{HOST_TEACHER} is the calling agent; give the endpoint another name"
+            raise ValueError(msg)
+        return value
+
     def endpoint(self, teacher: str) -> TeacherEndpoint:
-        """The endpoint behind a teacher's name: one of the configured ones, or a LiteLLM id at its provider's own address.
+        """The endpoint behind a teacher's name: a configured one, a LiteLLM id at its provider's own address, or the host.
 
         Raises:
             UserInputError: It is neither.
         """
+        if teacher == HOST_TEACHER:
+            return TeacherEndpoint(name=HOST_TEACHER, model=HOST_TEACHER, usd_per_mtok=(0.0, 0.0))
         if configured := self.teachers.get(teacher):
             return configured.model_copy(update={"name": teacher})
         if not _TEACHER_ID.match(teacher) or "://" in teacher or ".." in teacher or teacher.count("//"):
             names = ", ".join(sorted(self.teachers)) or "none are configured"
             raise UserInputError(
                 "That is not a teacher.",
-                next_step=f"Give a LiteLLM model id such as '{DEFAULT_TEACHER}', or the name of a configured endpoint ({names}).",
+                next_step=f"Give a LiteLLM model id such as '{DEFAULT_TEACHER}', the name of a configured endpoint ({names}), or '{HOST_TEACHER}' to answer yourself.",
             )
         return TeacherEndpoint(name=teacher, model=teacher)
 

@@ -243,12 +243,19 @@ def make_manifest(request: Request, teacher: TeacherFacts, student: StudentFacts
     prices = None
     if teacher.usd_per_mtok_in is not None and teacher.usd_per_mtok_out is not None:
         prices = (teacher.usd_per_mtok_in, teacher.usd_per_mtok_out)
+    plan = estimate(request, prices, [*teacher.warnings, *student.warnings], student)
+    if request.endpoint.is_host:
+        calls, tokens = plan.teacher_calls, plan.teacher_tokens
+        plan.warnings.append(
+            f"{calls.low:.0f} to {calls.high:.0f} questions are for you to answer, {tokens.low / 1000:.0f} to "
+            f"{tokens.high / 1000:.0f} thousand tokens to read and write; a smaller augment_factor asks fewer."
+        )
     return RunManifest(
         run_id=request.run_id,
         created_at=now(),
         package_version=__version__,
         spec=request.spec,
-        plan=estimate(request, prices, [*teacher.warnings, *student.warnings], student),
+        plan=plan,
         teacher_model=request.endpoint.model,
         teacher_host=teacher.host,
         usd_per_mtok=prices,

@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from nanodistill_mcp.jobs.launch import Alive, Finished, Lost, observe
+from nanodistill_mcp.jobs.processes import is_same
 from nanodistill_mcp.runs.files import read_object
 from nanodistill_mcp.runs.journal import read_journal, spend_of
 from nanodistill_mcp.runs.paths import JobPaths, RunPaths
+from nanodistill_mcp.runs.questions import Open, Questions
 from nanodistill_mcp.runs.records import PIPELINE, Control, Exit, Heartbeat, JobRequest, Spend, Stage, State
 from nanodistill_mcp.runs.store import Run, read_record
+from nanodistill_mcp.settings import HOST_TEACHER
 
 COSTS: frozenset[Stage] = frozenset(("synthesize_cot", "extract_policy", "amplify"))
 """Stages that pay the teacher."""
@@ -39,6 +42,8 @@ class StageStatus:
     heartbeat_at: str = ""
     exit: Exit | None = None
     job: JobPaths | None = None
+    questions: Open | None = None
+    """What the stage asks the calling agent, when that is the teacher and the stage is one that asks it."""
 
 
 def product_of(paths: RunPaths, stage: Stage) -> Path:
@@ -71,7 +76,7 @@ def stage_status(run: Run, stage: Stage) -> StageStatus:
     newest = jobs[-1]
     match observe(run, newest):
         case Alive(heartbeat=beat):
-            return _living(stage, newest, beat)
+            return _living(run, stage, newest, beat)
         case Finished(exit=ended) if finished:
             return StageStatus(
                 stage, State.DONE, message="done", exit=ended if ended.outcome == "done" else None, job=newest
@@ -119,7 +124,7 @@ def spend(run: Run) -> Spend:
     return total.model_copy(update={"in_doubt_calls": 0, "in_doubt_usd": 0.0}) if living else total
 
 
-def _living(stage: Stage, job: JobPaths, beat: Heartbeat) -> StageStatus:
+def _living(run: Run, stage: Stage, job: JobPaths, beat: Heartbeat) -> StageStatus:
     match beat.phase:
         case "queued":
             state = State.QUEUED
@@ -133,7 +138,22 @@ def _living(stage: Stage, job: JobPaths, beat: Heartbeat) -> StageStatus:
     control = read_record(job.control, Control)
     if control and control.want == "cancel":
         message = "cancelling"
-    return StageStatus(stage, state, beat.done, beat.total, message, beat.live, beat.at, job=job)
+    questions = _open_questions(run, stage, job) if state is State.RUNNING else None
+    if questions and questions.total:
+        others = f", {questions.leased} of them given to an agent" if questions.leased else ""
+        message = f"{message}: waiting for {questions.total} answers from you, the teacher{others}"
+    return StageStatus(stage, state, beat.done, beat.total, message, beat.live, beat.at, job=job, questions=questions)
+
+
+def _open_questions(run: Run, stage: Stage, job: JobPaths) -> Open | None:
+    if run.manifest.teacher_model != HOST_TEACHER:
+        return None
+    if stage == "compare_models":
+        request = read_record(job.request, JobRequest)
+        asks = request is not None and "teacher" in request.arguments.get("models", [])
+    else:
+        asks = stage in COSTS
+    return Questions(run.paths.host).open_for(job.root.name, is_same) if asks else None
 
 
 def _ended(stage: Stage, job: JobPaths, ended: Exit) -> StageStatus:

@@ -13,6 +13,7 @@ from nanodistill_mcp.jobs.supervise import Job
 from nanodistill_mcp.pipeline import recipe
 from nanodistill_mcp.runs.journal import Journal, spend_of
 from nanodistill_mcp.runs.options import Options
+from nanodistill_mcp.runs.questions import Questions
 from nanodistill_mcp.settings import TeacherEndpoint
 from nanodistill_mcp.teacher import prompts
 from nanodistill_mcp.teacher.answers import WorkedSolution
@@ -54,6 +55,7 @@ async def teacher_of(job: Job) -> AsyncGenerator[Teacher, None]:
             concurrency=options.teacher_concurrency or DEFAULT_CONCURRENCY,
             before_call=job.checkpoint,
             sampling={} if options.temperature is None else {"temperature": options.temperature},
+            host=(Questions(job.run.paths.host), job.paths.root.name) if endpoint.is_host else None,
         )
         try:
             yield teacher

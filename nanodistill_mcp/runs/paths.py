@@ -196,6 +196,11 @@ class RunPaths:
         return self.root / "comparison.json"
 
     @property
+    def host(self) -> Path:
+        """The questions to the calling agent, when it is the teacher."""
+        return self.root / "host"
+
+    @property
     def archive(self) -> Path:
         return self.root / "archive"
 

@@ -120,10 +120,8 @@ def in_words(stage: Stage, result: dict[str, Any]) -> str:
 def status_reply(run: Run, *, detail: bool) -> StatusReply:
     """A run at a glance."""
     stages = states.pipeline_status(run)
-    living = next((found for found in stages if found.state.active), None)
-    if living is None and (comparing := states.stage_status(run, "compare_models")).state.active:
-        living = comparing
-    current = living or next((found for found in stages if found.state is not State.DONE), stages[-1])
+    current = current_stage(run, stages)
+    living = current if current.state.active else None
     return StatusReply(
         run_id=run.run_id,
         folder=str(run.paths.root),
@@ -135,6 +133,14 @@ def status_reply(run: Run, *, detail: bool) -> StatusReply:
         next_step=next_step(run, current),
         poll_after_s=POLL_S if living else 0,
     )
+
+
+def current_stage(run: Run, stages: list[StageStatus]) -> StageStatus:
+    """The stage that matters now: the one that runs, else the first that is not done."""
+    living = next((found for found in stages if found.state.active), None)
+    if living is None and (comparing := states.stage_status(run, "compare_models")).state.active:
+        living = comparing
+    return living or next((found for found in stages if found.state is not State.DONE), stages[-1])
 
 
 def runs_reply(app: App) -> StatusReply:
@@ -159,6 +165,18 @@ def runs_reply(app: App) -> StatusReply:
 def next_step(run: Run, current: StageStatus) -> NextStep:
     """The call that moves the run on, given the stage that matters now."""
     run_id = run.run_id
+    if current.questions is not None:
+        return NextStep(
+            tool="next_teacher_tasks",
+            arguments={"run_id": run_id},
+            why=f"{current.stage} asks you, the teacher: it goes on with every answer, and keeps what was answered.",
+        )
+    if current.state is State.PAUSED:
+        return NextStep(
+            tool="control_job",
+            arguments={"run_id": run_id, "action": "resume"},
+            why=f"{current.stage} is paused; what it finished is kept.",
+        )
     if current.state.active:
         return NextStep(
             tool="get_status",

@@ -16,7 +16,7 @@ from nanodistill_mcp.jobs.supervise import rebuild_error
 from nanodistill_mcp.runs.files import read_object, write_json
 from nanodistill_mcp.settings import TeacherEndpoint
 from nanodistill_mcp.student.requests import InspectRequest, StudentFacts
-from nanodistill_mcp.teacher.preflight import TeacherFacts
+from nanodistill_mcp.teacher.preflight import TeacherFacts, host_facts
 
 _TIMEOUT_S = 40.0
 _LOOKED_AT = re.compile(
@@ -68,6 +68,8 @@ async def inspect_both(
 
 async def inspect_teacher(endpoint: TeacherEndpoint) -> TeacherFacts:
     """What LiteLLM knows of a teacher: provider, keys, price. No call is made."""
+    if endpoint.is_host:
+        return host_facts()
     with tempfile.TemporaryDirectory(prefix="nanodistill-") as folder:
         asked, told = Path(folder) / "asked.json", Path(folder) / "told.json"
         write_json(asked, {"endpoint": endpoint.model_dump()}, durable=False)

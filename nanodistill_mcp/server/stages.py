@@ -58,7 +58,7 @@ async def run_stage(
 
 
 async def wait_for_end(ctx: Context[App], run: Run, stage: Stage, wait_s: int) -> None:
-    """Wait until the stage ends, reporting progress; the job goes on either way."""
+    """Wait until the stage ends or needs the caller, reporting progress; the job goes on either way."""
     reported = -1
     with anyio.move_on_after(wait_s):
         while (found := states.stage_status(run, stage)).state.active:
@@ -66,10 +66,12 @@ async def wait_for_end(ctx: Context[App], run: Run, stage: Stage, wait_s: int) -
                 reported = found.done
                 await ctx.report_progress(found.done, found.total or None, f"{stage}: {found.message}")
             await anyio.sleep(_LOOK_S)
+            if _waits_for_caller(found):
+                return
 
 
 async def wait_for_change(ctx: Context[App], run: Run, wait_s: int) -> None:
-    """Wait until any stage's state changes, while a job runs."""
+    """Wait until any stage's state changes or one needs the caller, while a job runs."""
     job = launch.active_job(run)
     if job is None:
         return
@@ -82,6 +84,13 @@ async def wait_for_change(ctx: Context[App], run: Run, wait_s: int) -> None:
                 reported = found.done
                 await ctx.report_progress(found.done, found.total or None, f"{found.stage}: {found.message}")
             await anyio.sleep(_LOOK_S)
+            if _waits_for_caller(found):
+                return
+
+
+def _waits_for_caller(found: StageStatus) -> bool:
+    """Are there questions to the calling agent, and no agent at work on one? Then waiting would be for nothing."""
+    return found.questions is not None and found.questions.free > 0 and not found.questions.leased
 
 
 async def wait_for_effect(run: Run, job: JobPaths, action: str) -> StageStatus:

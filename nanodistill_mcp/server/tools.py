@@ -13,7 +13,7 @@ from nanodistill_mcp.pipeline import plan, recipe
 from nanodistill_mcp.pipeline import status as states
 from nanodistill_mcp.runs.files import count_lines
 from nanodistill_mcp.runs.records import MAX_PROMPTS, Control, ModelName, Reasoning
-from nanodistill_mcp.server import stages
+from nanodistill_mcp.server import host, stages
 from nanodistill_mcp.server.app import App, next_step, runs_reply, spend_reply, status_reply
 from nanodistill_mcp.server.artifacts import artifact_list, read_page
 from nanodistill_mcp.server.boundary import strict_tool
@@ -26,6 +26,8 @@ from nanodistill_mcp.server.replies import (
     PageReply,
     StageReply,
     StatusReply,
+    SubmitReply,
+    TasksReply,
 )
 from nanodistill_mcp.student.gguf_quantizations import QUANTIZATIONS, quantization_named
 
@@ -64,7 +66,10 @@ async def create_run(
         str, Field(description="Instead of seed: a .json, .jsonl or .csv file in an allowed directory.")
     ] = "",
     teacher: Annotated[
-        str, Field(description="A LiteLLM model id or a configured endpoint's name. Left out: the server's default.")
+        str,
+        Field(
+            description="A LiteLLM model id, a configured endpoint's name, or host: you answer. Left out: the server's default."
+        ),
     ] = "",
     student: Annotated[
         str, Field(description="A hub id (org/name) or an allowed local folder. Left out: the server's default.")
@@ -127,7 +132,9 @@ async def create_run(
         created=created,
         folder=str(run.paths.root),
         plan=manifest.plan,
-        teacher=f"{manifest.spec.teacher} ({manifest.teacher_model} at {manifest.teacher_host or 'its provider'})",
+        teacher="host (you: the agent that calls these tools)"
+        if request.endpoint.is_host
+        else f"{manifest.spec.teacher} ({manifest.teacher_model} at {manifest.teacher_host or 'its provider'})",
         student=manifest.spec.student,
         spend=spend_reply(run),
         artifacts=artifact_list(run),
@@ -331,6 +338,40 @@ async def control_job(
     )
 
 
+async def next_teacher_tasks(
+    run_id: RunId,
+    ctx: Ctx,
+    n: Annotated[int, Field(description="Tasks wanted at most.", ge=1, le=host.MAX_TASKS)] = 5,
+    wait_s: Annotated[int, Field(description="Seconds to wait for a task.", ge=0, le=45)] = 20,
+) -> TasksReply:
+    """Take the next questions of a run with teacher="host", for you to answer as its teacher; free, no key.
+
+    They are yours for ten minutes, and several agents may work side by side: none gets another's. Needs a stage that asks,
+    such as synthesize_cot; next: submit_teacher_answers.
+    """
+    return await host.hand_out(app_of(ctx).store.open(run_id), n, wait_s)
+
+
+async def submit_teacher_answers(
+    run_id: RunId,
+    answers: Annotated[
+        list[dict[str, Any]],
+        Field(
+            description="One item a task: {task_id, answer: {the fields of its answer_schema}}, or {task_id, decline: why}.",
+            min_length=1,
+            max_length=host.MAX_ANSWERS,
+        ),
+    ],
+    ctx: Ctx,
+) -> SubmitReply:
+    """Hand in answers to tasks of next_teacher_tasks; each is checked against its schema and kept on disk at once.
+
+    A rejected answer is named with the field to correct, and its task stays open. The first answer to a task stands. Next:
+    next_teacher_tasks, until the stage is done.
+    """
+    return host.take_in(app_of(ctx).store.open(run_id), answers)
+
+
 async def delete_run(
     run_id: RunId,
     confirm_name: Annotated[str, Field(description="The run's id once more, as the user confirmed it.")],
@@ -372,5 +413,7 @@ def all_tools() -> list[Tool]:
         strict_tool(read_artifact, title="Read an artifact", read_only=True),
         strict_tool(compare_models, title="Compare answers", open_world=True),
         strict_tool(control_job, title="Pause, resume, cancel", destructive=True),
+        strict_tool(next_teacher_tasks, title="Take questions as the teacher", idempotent=False),
+        strict_tool(submit_teacher_answers, title="Answer as the teacher"),
         strict_tool(delete_run, title="Delete a run", destructive=True, idempotent=False),
     ]

@@ -17,12 +17,14 @@ from pydantic import BaseModel
 
 from nanodistill_mcp.errors import BudgetError, ConfigurationError
 from nanodistill_mcp.runs.journal import Journal
+from nanodistill_mcp.runs.questions import Questions
 from nanodistill_mcp.runs.store import now
 from nanodistill_mcp.settings import TeacherEndpoint
 from nanodistill_mcp.teacher.budget import Budget
 from nanodistill_mcp.teacher.calls import REASKS, CallLog, KnownCall, Reason, RowDeclined, call_id_of
 from nanodistill_mcp.teacher.capabilities import MODES, Capabilities, Mode
 from nanodistill_mcp.teacher.gate import Call, Gate, ModeRefusedError, NoAnswerError
+from nanodistill_mcp.teacher.host import HostLine
 from nanodistill_mcp.teacher.libraries import close_connections, instructor
 from nanodistill_mcp.teacher.models import ModelFacts, model_facts
 from nanodistill_mcp.teacher.prompts import Prompt, reworded
@@ -67,6 +69,7 @@ class Teacher:
         before_call: Awaited before each request; waits while the job is paused, raises when it is cancelled.
         sampling: Parameters such as temperature, sent to models that take them.
         backoff_s: The first wait after a failure; doubles with every further one.
+        host: Where the questions to the calling agent lie and the name of the job that asks, when the agent is the teacher.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Teacher:
         before_call: Callable[[], Awaitable[None]] | None = None,
         sampling: dict[str, Any] | None = None,
         backoff_s: float = 0.5,
+        host: tuple[Questions, str] | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._journal = journal
@@ -98,6 +102,9 @@ class Teacher:
         self._first = asyncio.Lock()
         self._proved = False
         self._line: _Line | None = None
+        self._host = (
+            HostLine(*host, stage=stage, journal=journal, budget=budget, before_call=before_call) if host else None
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -136,6 +143,9 @@ class Teacher:
             known = self._calls.known(call_id)
             if replayed := await self._replay(call_id, known, prompt, answer_type):
                 return replayed
+            if self._host:
+                value = await self._host.ask(call_id, known, prompt, answer_type, max_tokens=max_tokens)
+                return Answer(value, call_id, 0.0, replayed=False)
             async with self._first_alone():
                 return await self._pay(call_id, known, prompt, answer_type, parameters)
 

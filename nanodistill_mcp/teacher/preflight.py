@@ -13,8 +13,12 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from nanodistill_mcp.errors import ConfigurationError, NanodistillError
-from nanodistill_mcp.settings import TeacherEndpoint
+from nanodistill_mcp.settings import HOST_TEACHER, TeacherEndpoint
 
+_SEEN = (
+    "You are the teacher: let an agent answer that has not seen the examples' outputs, such as a subagent with a fresh context, "
+    "or agreement with them proves nothing."
+)
 _RETIREMENT_NOTICE = timedelta(days=120)
 
 
@@ -80,6 +84,26 @@ def preflight(endpoint: TeacherEndpoint) -> TeacherFacts:
         retires_on=facts.retires_on,
         host=host,
         warnings=warnings,
+    )
+
+
+def host_facts() -> TeacherFacts:
+    """What is known of the calling agent as the teacher: it needs no key and costs this run nothing."""
+    return TeacherFacts(
+        model=HOST_TEACHER,
+        provider=HOST_TEACHER,
+        supports_schema=True,
+        key_variables=[],
+        missing_keys=[],
+        key_check="advice",
+        usd_per_mtok_in=0.0,
+        usd_per_mtok_out=0.0,
+        price_known=True,
+        local=False,
+        max_output_tokens=0,
+        retires_on="",
+        host="this chat",
+        warnings=[_SEEN],
     )
 
 

@@ -212,3 +212,11 @@ def test_a_teacher_that_is_neither_is_refused_without_repeating_it(tmp_path: Pat
     assert caught.value.what == "That is not a teacher."
     assert "(local)" in caught.value.next_step
     assert "evil" not in str(caught.value)
+
+
+def test_the_host_is_the_calling_agent_and_no_endpoint_can_take_its_name(tmp_path: Path) -> None:
+    """Whoever asks to be the teacher must never be billed."""
+    assert _load(tmp_path).endpoint("host").is_host
+    assert not _load(tmp_path).endpoint(DEFAULT_TEACHER).is_host
+    refused = _refused(tmp_path, "teachers: {host: {model: openai/desk}}")
+    assert "host is the calling agent; give the endpoint another name" in refused.what
