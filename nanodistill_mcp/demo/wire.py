@@ -158,7 +158,8 @@ class WireServer:
             case Breaks():
                 return await self._break(writer, reply)
             case Says() | Refuses():
-                await _write_json(writer, HTTPStatus.OK, completion(request, reply, number))
+                headers = reply.headers if isinstance(reply, Says) else {}
+                await _write_json(writer, HTTPStatus.OK, completion(request, reply, number), headers)
                 return True
 
     async def _pause(self, delay_s: float) -> None:

@@ -49,6 +49,7 @@ class Says:
     ending: Literal["complete", "truncated", "filtered"] = "complete"
     input_tokens: int | None = None
     output_tokens: int | None = None
+    headers: dict[str, str] = field(default_factory=dict[str, str])
     delay_s: float = 0.0
 
 

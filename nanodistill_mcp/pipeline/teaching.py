@@ -22,7 +22,7 @@ from nanodistill_mcp.teacher.capabilities import Capabilities
 from nanodistill_mcp.teacher.client import Reason, RowDeclined, Teacher
 from nanodistill_mcp.teacher.ledger import DayLedger
 
-DEFAULT_CONCURRENCY = 16
+DEFAULT_CONCURRENCY = 32
 DEFAULT_MAX_TOKENS = 2048
 
 

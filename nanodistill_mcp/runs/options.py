@@ -48,7 +48,12 @@ class Options(BaseModel):
     )
 
     # The teacher
-    teacher_concurrency: int | None = Field(default=None, ge=1, le=128, description="Calls in flight at most.")
+    teacher_concurrency: int | None = Field(
+        default=None,
+        ge=1,
+        le=128,
+        description="Calls in flight at most, 32 by default; it starts with 4 and finds what the provider takes.",
+    )
     teacher_max_tokens: int | None = Field(
         default=None, ge=16, le=64000, description="Output tokens of one call at most."
     )

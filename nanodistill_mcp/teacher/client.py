@@ -64,7 +64,7 @@ class Teacher:
         budget: The run's caps.
         capabilities: What endpoints were found to refuse.
         stage: The stage's name, for the journal.
-        concurrency: Requests in flight at most.
+        concurrency: Requests in flight at most; it starts with fewer and finds what the provider takes.
         timeout_s: How long one request may take.
         before_call: Awaited before each request; waits while the job is paused, raises when it is cancelled.
         sampling: Parameters such as temperature, sent to models that take them.
@@ -80,7 +80,7 @@ class Teacher:
         budget: Budget,
         capabilities: Capabilities,
         stage: str,
-        concurrency: int = 16,
+        concurrency: int = 32,
         timeout_s: float = 120,
         before_call: Callable[[], Awaitable[None]] | None = None,
         sampling: dict[str, Any] | None = None,

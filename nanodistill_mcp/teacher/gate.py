@@ -27,6 +27,7 @@ from nanodistill_mcp.teacher.capabilities import Capabilities, Mode
 from nanodistill_mcp.teacher.failures import OF_THE_ROW, TRANSIENT, Failure, Kind, failure_of, refusal_text, stop_error
 from nanodistill_mcp.teacher.libraries import litellm
 from nanodistill_mcp.teacher.models import ModelFacts, expected_keys, host_of
+from nanodistill_mcp.teacher.pace import Pace, Ticket, Tokens, Turnstile
 from nanodistill_mcp.teacher.reading import REWORDED, Completion, Fault, judge, read_completion
 
 RATE_LIMIT_PATIENCE_S = 600.0
@@ -34,6 +35,7 @@ _LONGEST_BACKOFF_S = 30.0
 _DEADLINE_MARGIN_S = 1.0
 _DRAIN_S = 15.0
 _PARAMETERS_DROPPED = 6
+_OVERLOADED = (503, 529)
 
 
 @dataclass
@@ -77,7 +79,6 @@ class _AttemptFailedError(Exception):
 class _Patience:
     """How one question's attempts went so far."""
 
-    since: float = field(default_factory=time.monotonic)
     first_failed_at: float = 0.0
     failed: Counter[Kind] = field(default_factory=Counter[Kind])
 
@@ -110,9 +111,9 @@ class Gate:
         self._backoff_s = backoff_s
         self._before_call = before_call
         self._credentials = credentials
-        self._slots = asyncio.Semaphore(concurrency)
+        self._pace = Pace(concurrency, backoff_s=backoff_s)
+        self._turnstile = Turnstile(self._pace)
         self._in_flight: set[asyncio.Task[Any]] = set()
-        self._paused_until = 0.0
         self._answered_at = 0.0
         self._stopped: NanodistillError | None = None
 
@@ -129,7 +130,7 @@ class Gate:
         try:
             while True:
                 try:
-                    response, completion = await self._attempt(call, request)
+                    response, completion = await self._attempt(call, request, again=bool(patience.failed))
                 except _AttemptFailedError as failed:
                     await self._recover(call, failed, patience)
                 else:
@@ -147,22 +148,31 @@ class Gate:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    async def _attempt(self, call: Call, request: dict[str, Any]) -> tuple[Any, Completion]:
-        async with self._slots:
-            if self._before_call:
-                await self._before_call()
-            while (wait_s := self._paused_until - time.monotonic()) > 0:
-                await asyncio.sleep(wait_s)
-            if self._stopped:
-                raise self._stopped
-            sent = self._capabilities.request(self._endpoint, self._facts, request)
-            size = len(json.dumps(sent, ensure_ascii=False, default=str).encode(errors="replace"))
-            worst = self._budget.worst_case(size, sent.get("max_tokens") or sent["max_completion_tokens"])
-            await self._budget.reserve(worst)
-            exchange = asyncio.create_task(self._exchange(call, sent, worst, size))
-            self._in_flight.add(exchange)
-            exchange.add_done_callback(self._landed)
-            return await asyncio.shield(exchange)
+    async def _attempt(self, call: Call, request: dict[str, Any], *, again: bool) -> tuple[Any, Completion]:
+        ticket = await self._turnstile.enter(again=again)
+        try:
+            sent, worst, size = await self._made_ready(request)
+        except BaseException:
+            self._turnstile.leave(ticket)
+            raise
+        exchange = asyncio.create_task(self._exchange(call, sent, worst, size, ticket))
+        self._in_flight.add(exchange)
+        exchange.add_done_callback(self._landed)
+        return await asyncio.shield(exchange)
+
+    async def _made_ready(self, request: dict[str, Any]) -> tuple[dict[str, Any], Reservation, int]:
+        """What is to be sent, its worst case reserved, and its bytes; once the worker and the provider let it go."""
+        if self._before_call:
+            await self._before_call()
+        while (wait_s := self._pace.paused_s()) > 0:
+            await asyncio.sleep(wait_s)
+        if self._stopped:
+            raise self._stopped
+        sent = self._capabilities.request(self._endpoint, self._facts, request)
+        size = len(json.dumps(sent, ensure_ascii=False, default=str).encode(errors="replace"))
+        worst = self._budget.worst_case(size, sent.get("max_tokens") or sent["max_completion_tokens"])
+        await self._budget.reserve(worst)
+        return sent, worst, size
 
     def _landed(self, exchange: asyncio.Task[Any]) -> None:
         self._in_flight.discard(exchange)
@@ -170,7 +180,7 @@ class Gate:
             exchange.exception()  # seen, even when its caller was cancelled and nobody awaits it any more
 
     async def _exchange(
-        self, call: Call, sent: dict[str, Any], worst: Reservation, size: int
+        self, call: Call, sent: dict[str, Any], worst: Reservation, size: int, ticket: Ticket
     ) -> tuple[Any, Completion]:
         """One HTTP request, from its intent to its settlement."""
         usd, tokens = worst.usd, worst.tokens  # until something better is known
@@ -180,20 +190,27 @@ class Gate:
             intent = {"stage": self._stage, "model": self._facts.model, "form": call.mode}
             asked = {"template": call.template, "prompt_sha": call.prompt_sha}
             await self._note("intent", key, **intent, **asked, max_usd=worst.usd, max_tokens=worst.tokens)
-            started = time.monotonic()
+            started, cpu_before_s = time.monotonic(), time.process_time()
             try:
                 response = await self._send(sent)
             except Exception as error:
                 failure = failure_of(error)
+                self._slow_down(ticket, failure)
                 usd, tokens = (usd, tokens) if failure.may_be_billed else (0.0, 0)
                 call.cost_usd += usd
                 await self._note("error", key, error=failure.kind, status=failure.status, cost_usd=usd)
                 raise _AttemptFailedError(failure, refusal_text(error), sent) from error
+            elapsed_s = time.monotonic() - started
             completion = read_completion(response)
             tokens_in = completion.input_tokens or size // 4
             tokens_out = completion.output_tokens or estimated_tokens(completion.text)
             usd, tokens = self._cost(completion, tokens_in, tokens_out), tokens_in + tokens_out
             call.cost_usd += usd
+            # Side by side, each request also waits for our own work on the others, and that is not the provider's.
+            provider_s = max(0.1 * elapsed_s, elapsed_s - (time.process_time() - cpu_before_s))
+            headers: dict[str, Any] = response._hidden_params.get("additional_headers") or {}  # noqa: SLF001 - where LiteLLM puts them
+            self._pace.answered(ticket, provider_s, Tokens(tokens_in, tokens_out), headers)
+            self._turnstile.leave(ticket)
             await self._note(
                 "answer",
                 key,
@@ -203,12 +220,20 @@ class Gate:
                 output_tokens=tokens_out,
                 cached_tokens=completion.cached_tokens,
                 cost_usd=usd,
-                elapsed_s=round(time.monotonic() - started, 3),
+                elapsed_s=round(elapsed_s, 3),
             )
             self._answered_at = time.monotonic()
             return response, completion
         finally:
+            self._turnstile.leave(ticket)
             self._budget.settle(worst, usd, tokens)
+
+    def _slow_down(self, ticket: Ticket, failure: Failure) -> None:
+        """Tell the pace of a failure that means too many requests, and of how long the provider wants to be left alone."""
+        limited = failure.kind == "rate_limit"
+        if limited or failure.kind == "timeout" or failure.status in _OVERLOADED:
+            pauses = limited or failure.retry_after_s is not None
+            self._pace.refused(ticket, retry_after_s=failure.retry_after_s, pauses=pauses)
 
     async def _send(self, sent: dict[str, Any]) -> Any:
         fixed = {"model": self._facts.model, "max_retries": 0, "drop_params": True, "timeout": self._timeout_s}
@@ -242,21 +267,17 @@ class Gate:
             return
         if failure.kind in OF_THE_ROW:
             raise RowDeclined("context" if failure.kind == "context" else "filtered", call.call_id, call.cost_usd)
-        limited = failure.kind == "rate_limit"
-        backoff_s = min(_LONGEST_BACKOFF_S, self._backoff_s * 2 ** (patience.failed[failure.kind] - 1))
-        wait_s = backoff_s * random.uniform(0.5, 1.0) if failure.retry_after_s is None else failure.retry_after_s  # noqa: S311
-        if limited:
-            given_up = time.monotonic() + wait_s - patience.since > RATE_LIMIT_PATIENCE_S
-        else:
-            given_up = patience.failed[failure.kind] >= TRANSIENT.get(failure.kind, 0)
-        if given_up:
+        if failure.kind == "rate_limit":  # everybody waits at the turnstile
+            if time.monotonic() + self._pace.paused_s() - patience.first_failed_at > RATE_LIMIT_PATIENCE_S:
+                raise self._stop(failure)
+            return
+        if patience.failed[failure.kind] >= TRANSIENT.get(failure.kind, 0):
             others_are_answered = self._answered_at > patience.first_failed_at
             if failure.kind in TRANSIENT and failure.kind != "unreachable" and others_are_answered:
                 raise RowDeclined("empty", call.call_id, call.cost_usd)  # it is this question
             raise self._stop(failure)
-        if limited:
-            self._paused_until = max(self._paused_until, time.monotonic() + wait_s)
-            wait_s *= random.uniform(0.0, 0.2)  # noqa: S311 - spreads the restart
+        backoff_s = min(_LONGEST_BACKOFF_S, self._backoff_s * 2 ** (patience.failed[failure.kind] - 1))
+        wait_s = backoff_s * random.uniform(0.5, 1.0) if failure.retry_after_s is None else failure.retry_after_s  # noqa: S311
         await asyncio.sleep(wait_s)
 
     def _learn(self, call: Call, failed: _AttemptFailedError, patience: _Patience) -> None:
