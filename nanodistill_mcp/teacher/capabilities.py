@@ -14,9 +14,9 @@ from nanodistill_mcp.runs.files import read_json, write_json
 from nanodistill_mcp.settings import TeacherEndpoint
 from nanodistill_mcp.teacher.models import ModelFacts
 
-Mode = Literal["json_schema", "tools", "md_json"]
-"""The provider's own JSON schemas; a tool call; JSON asked for in words."""
-MODES: tuple[Mode, ...] = get_args(Mode)
+Mode = Literal["json_schema", "tools", "md_json", "text"]
+"""The provider's own JSON schemas; a tool call; JSON asked for in words; plain text under headings."""
+JSON_MODES: tuple[Mode, ...] = get_args(Mode)[:-1]
 
 THINKING_TOKENS = 4096
 """Room beside the answer for a model that thinks unasked; its thinking counts against max_tokens."""
@@ -29,6 +29,7 @@ _SPOKEN_OF: dict[str, tuple[str, ...]] = {
     "reasoning_effort": ("reasoning_effort", "output_config.effort", "effort", "thinking"),
 }
 _NEVER_LEFT_OUT = ("messages", "max_completion_tokens")
+_JSON_IN_WORDS = "json"
 _RENAMED = {"max_tokens": "max_completion_tokens"}
 
 
@@ -50,7 +51,9 @@ class Capabilities:
         refused = self._refused(endpoint)
         if facts.answers_by_schema and "response_format" not in refused:
             return "json_schema"
-        return "tools" if facts.calls_tools and "tools" not in refused else "md_json"
+        if facts.calls_tools and "tools" not in refused:
+            return "tools"
+        return "text" if _JSON_IN_WORDS in refused else "md_json"
 
     def request(self, endpoint: TeacherEndpoint, facts: ModelFacts, wanted: dict[str, Any]) -> dict[str, Any]:
         """Fit the wanted parameters to what the endpoint takes: refused ones left out, renamed ones under their new name."""
@@ -94,7 +97,7 @@ class Capabilities:
 
     def give_up_mode(self, endpoint: TeacherEndpoint, mode: Mode) -> None:
         """Note that an endpoint takes a form of asking and does not keep to it."""
-        self.remember(endpoint, {"json_schema": "response_format", "tools": "tools", "md_json": ""}[mode])
+        self.remember(endpoint, {"json_schema": "response_format", "tools": "tools"}.get(mode, _JSON_IN_WORDS))
 
     def _refused(self, endpoint: TeacherEndpoint) -> set[str]:
         return set(self._learnt.get(_key(endpoint), {}))

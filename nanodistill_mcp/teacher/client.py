@@ -22,13 +22,14 @@ from nanodistill_mcp.runs.store import now
 from nanodistill_mcp.settings import TeacherEndpoint
 from nanodistill_mcp.teacher.budget import Budget
 from nanodistill_mcp.teacher.calls import REASKS, CallLog, KnownCall, Reason, RowDeclined, call_id_of
-from nanodistill_mcp.teacher.capabilities import MODES, Capabilities, Mode
+from nanodistill_mcp.teacher.capabilities import JSON_MODES, Capabilities, Mode
 from nanodistill_mcp.teacher.gate import Call, Gate, ModeRefusedError, NoAnswerError
 from nanodistill_mcp.teacher.host import HostLine
 from nanodistill_mcp.teacher.libraries import close_connections, instructor
 from nanodistill_mcp.teacher.models import ModelFacts, model_facts
-from nanodistill_mcp.teacher.prompts import Prompt, reworded
+from nanodistill_mcp.teacher.prompts import Prompt, in_text, reworded
 from nanodistill_mcp.teacher.reading import judge
+from nanodistill_mcp.teacher.text_formats import form_of
 
 __all__ = ["Answer", "Reason", "RowDeclined", "Teacher"]
 
@@ -176,7 +177,7 @@ class Teacher:
         call.failed = known.failed()
         while True:
             call.mode = self._capabilities.mode(self._endpoint, line.facts)
-            await self._exchange(line, call, reworded(prompt, call.failed[-1] if call.failed else ""), parameters)
+            await self._exchange(line, call, prompt, parameters)
             if call.value is not None:
                 return Answer(cast("A", call.value), call_id, call.cost_usd, replayed=False)
             if len(call.failed) <= REASKS:
@@ -200,21 +201,27 @@ class Teacher:
         call.raised = cast("Exception | None", None)  # the gate sets it
         if call.failed and call.failed[-1] == "truncated":
             parameters = {**parameters, "max_tokens": self._more_room(line.facts, call, parameters["max_tokens"])}
+        if call.mode == "text":
+            prompt = in_text(prompt, form_of(call.answer_type))
+        prompt = reworded(prompt, call.failed[-1] if call.failed else "")
+        messages = [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}]
         try:
+            if call.mode == "text":
+                await line.gate.complete(call=call, messages=messages, **parameters)
+                return
             await line.clients[call.mode].chat.completions.create(
                 response_model=call.answer_type,
-                messages=[{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}],
+                messages=messages,
                 max_retries=REASKS - len(call.failed),
                 strict=False,
                 call=call,
                 **parameters,
             )
-        except InstructorError:
-            if isinstance(call.raised, ModeRefusedError | NoAnswerError):
-                return
-            if isinstance(call.raised, BudgetError) and call.failed == [
-                "truncated"
-            ]:  # an ordinary question may yet fit
+        except (InstructorError, NoAnswerError, BudgetError):
+            if call.value is not None or isinstance(call.raised, ModeRefusedError | NoAnswerError):
+                return  # Instructor takes no answer that was cut off, whole items or not
+            if isinstance(call.raised, BudgetError) and call.failed == ["truncated"]:
+                # An ordinary question may yet fit.
                 raise RowDeclined("truncated", call.call_id, call.cost_usd) from None
             if call.raised:
                 raise call.raised from None
@@ -233,10 +240,10 @@ class Teacher:
     def _may_have_misunderstood(self, facts: ModelFacts, call: Call) -> bool:
         """Whether an unknown endpoint took a form of asking without ever having kept to it."""
         unread = call.failed[-1] in ("invalid", "empty")
+        if call.mode == "text" or not unread or (facts.mapped and call.mode != "md_json"):
+            return False
         self._calls.known(call.call_id)  # takes in what was noted since
-        return (
-            unread and not facts.mapped and call.mode != "md_json" and not self._calls.kept_to(facts.model, call.mode)
-        )
+        return not self._calls.kept_to(facts.model, call.mode)
 
     @asynccontextmanager
     async def _first_alone(self) -> AsyncGenerator[None]:
@@ -271,7 +278,7 @@ class Teacher:
                 credentials=_credentials(self._endpoint, facts),
             )
             clients: dict[Mode, Any] = {
-                mode: library.from_litellm(gate.complete, mode=library.Mode[mode.upper()]) for mode in MODES
+                mode: library.from_litellm(gate.complete, mode=library.Mode[mode.upper()]) for mode in JSON_MODES
             }
             self._line = _Line(facts, gate, clients)
         return self._line

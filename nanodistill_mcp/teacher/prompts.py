@@ -69,6 +69,11 @@ def reworded(prompt: Prompt, verdict: str) -> Prompt:
     return replace(prompt, system=f"{prompt.system}\n\n{_rewordings()[verdict]}") if verdict else prompt
 
 
+def in_text(prompt: Prompt, form: str) -> Prompt:
+    """The same question, answered as plain text in a form that is shown."""
+    return replace(prompt, system=f"{prompt.system}\n\n{_template('text_form').replace('{form}', form)}")
+
+
 @cache
 def _rewordings() -> dict[str, str]:
     parts = ("\n" + _template("reword")).split("\n# ")[1:]
@@ -81,7 +86,7 @@ def _prompt(template: Template, blocks: Sequence[tuple[str, str | None]]) -> Pro
 
 
 @cache
-def _template(name: Template | Literal["reword"]) -> str:
+def _template(name: Template | Literal["reword", "text_form"]) -> str:
     return (
         resources.files("nanodistill_mcp.teacher")
         .joinpath("templates", f"{name}.md")

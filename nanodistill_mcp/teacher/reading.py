@@ -6,13 +6,19 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from nanodistill_mcp.teacher.fitting import fit, list_field
 from nanodistill_mcp.teacher.language import in_another_script
+from nanodistill_mcp.teacher.loose_json import values_in
+from nanodistill_mcp.teacher.text_formats import begins_with_label, read_text, without_thinking
 
 Fault = Literal["invalid", "refused", "truncated", "filtered", "empty", "wrong_language"]
 Verdict = Literal["valid"] | Fault
 
 REWORDED: tuple[Verdict, ...] = ("refused", "truncated", "filtered", "empty", "wrong_language")
 """Verdicts after which the same words, asked again, would be paid for and end the same way."""
+
+REPAIRED = "read leniently"
+"""Noted with a valid verdict whose text was not the JSON that was asked for."""
 
 _ENDINGS: dict[str, Fault] = {"refusal": "refused", "content_filter": "filtered", "length": "truncated"}
 
@@ -71,7 +77,10 @@ def judge(answer_type: type[_A], text: str, finish_reason: str, asked: str = "")
     Returns:
         The verdict, the answer when it is valid, and in our own words why it is not.
     """
-    if ending := _ENDINGS.get(finish_reason):
+    ending = _ENDINGS.get(finish_reason)
+    if ending == "truncated" and (whole := parse(answer_type, text, cut=True)[0]) is not None:
+        text, ending = whole.model_dump_json(), None  # the items before the cut are paid for and whole
+    if ending:
         return ending, None, ""
     if not text.strip():
         return "empty", None, ""
@@ -83,25 +92,29 @@ def judge(answer_type: type[_A], text: str, finish_reason: str, asked: str = "")
     return "valid", value, why
 
 
-def parse(answer_type: type[_A], text: str) -> tuple[_A | None, str]:
-    """Read an answer from a text; when the text as a whole is none, from the last JSON value in it.
+def parse(answer_type: type[_A], text: str, *, cut: bool = False) -> tuple[_A | None, str]:
+    """Read an answer from a text: as the JSON it should be, else as any of the forms models write instead.
+
+    Args:
+        answer_type: The shape it should have.
+        text: What the model wrote.
+        cut: The text ends before the model was done. Then only whole items of a list are an answer.
 
     Returns:
-        The answer, or None and why not, in our own words.
+        The answer and, in our own words, what was wrong with the text; None when no answer can be read from it.
     """
     try:
         return answer_type.model_validate_json(text), ""
     except ValidationError as error:
         why = _told(error)
-    from instructor.utils import extract_json_from_codeblock
-
-    try:
-        inner = extract_json_from_codeblock(text)
-        return (answer_type.model_validate_json(inner), "") if inner != text else (None, why)
-    except ValidationError as error:
-        return None, _told(error)
-    except ValueError:  # too long or too deep for the extractor
+    if cut and list_field(answer_type) is None:
         return None, why
+    text = without_thinking(text)
+    readings = [lambda: fit(answer_type, values_in(text)), lambda: read_text(answer_type, text, cut=cut)]
+    if begins_with_label(answer_type, text):
+        readings.reverse()
+    value = next((value for read in readings if (value := read()) is not None), None)
+    return value, (why if value is None else REPAIRED)
 
 
 def _is_refusal(message: Any) -> bool:
