@@ -17,6 +17,7 @@ from nanodistill_mcp.jobs.supervise import Job
 from nanodistill_mcp.pipeline import answers, plan
 from nanodistill_mcp.pipeline.policy import for_teacher, training_traces
 from nanodistill_mcp.pipeline.quality import HeldOut, NearDuplicates
+from nanodistill_mcp.pipeline.revisions import Revisions, revisions_of
 from nanodistill_mcp.pipeline.teaching import Solved, all_done, run_options, solve, teacher_of
 from nanodistill_mcp.runs.files import write_lines
 from nanodistill_mcp.runs.options import Options
@@ -48,6 +49,7 @@ class _Pool:
     policy: TaskPolicy
     held_out: HeldOut
     keeps_schema: Callable[[str], bool]
+    revisions: Revisions
     known: NearDuplicates = field(default_factory=NearDuplicates)
     examples: list[Example] = field(default_factory=list[Example])
     rejected: list[Rejected] = field(default_factory=list[Rejected])
@@ -77,6 +79,8 @@ class _Pool:
             reason = "held_out"
         elif self.known.is_near(candidate.input, candidate.output):
             reason = "near_duplicate"
+        elif barred := self.revisions.bars(candidate.input, candidate.output):
+            reason = barred
         elif not answers.fits(self.policy.checker, self.policy.choices, candidate.output):
             reason = "not_a_choice" if self.policy.checker == "choice" else "invalid"
         elif not self.keeps_schema(candidate.output):
@@ -94,20 +98,22 @@ async def amplify(job: Job) -> dict[str, Any]:
         raise TeacherError("This run has no policy.", next_step="Call extract_policy first.")
     traces = training_traces(run)
     seeds = run.seeds()
+    revisions = revisions_of(run)
     held_out = HeldOut(seed.input for seed in seeds if seed.split == "held_out")
-    pool = _Pool(policy, held_out, plan.schema_check(run.manifest.spec.response_schema))
+    pool = _Pool(policy, held_out, plan.schema_check(run.manifest.spec.response_schema), revisions)
     for trace in traces:
         _take_seed(pool, trace)
     target = int(job.arguments.get("target_size") or run.manifest.plan.target_examples)
     stopped = ""
-    if len(pool.examples) < target:
+    if len(pool.examples) < revisions.needed(pool.examples, target):
         async with teacher_of(job) as teacher:
             try:
                 stopped = await _fill(job, teacher, pool, traces, target, options)
             except BudgetError as error:
                 stopped = "budget"
                 job.event("budget", what=error.what)
-    kept = pool.examples[:target]
+    kept = pool.examples[: revisions.needed(pool.examples, target)]
+    left = len(revisions.effective(kept))
     if not kept:
         raise TeacherError(
             "No example was accepted: the teacher agreed with none of the seeds and no generated example was verified.",
@@ -119,10 +125,10 @@ async def amplify(job: Job) -> dict[str, Any]:
     for rejected in pool.rejected:
         reasons[rejected.reason] = reasons.get(rejected.reason, 0) + 1
     return {
-        "accepted": len(kept),
+        "accepted": left,
         "synthetic": sum(example.origin == "synthetic" for example in kept),
         "target": target,
-        "missing": target - len(kept),
+        "missing": max(0, target - left),
         "stopped_by": stopped or "target",
         "rejected": reasons,
         "yield": round(len(pool.examples) / (len(pool.examples) + len(pool.rejected)), 3),
@@ -134,10 +140,10 @@ async def _fill(job: Job, teacher: Teacher, pool: _Pool, traces: list[Trace], ta
     barren = 0
     next_batch = 0
     per_call = options.examples_per_call or plan.EXAMPLES_PER_CALL
-    while len(pool.examples) < target:
+    while len(pool.examples) < (goal := pool.revisions.needed(pool.examples, target)):
         await job.checkpoint()
         before = len(pool.examples)
-        batches = min(BATCHES_PER_ROUND, math.ceil((target - before) / per_call))
+        batches = min(BATCHES_PER_ROUND, math.ceil((goal - before) / per_call))
         candidates = await _generate_round(job, teacher, pool, traces, range(next_batch, next_batch + batches), options)
         next_batch += batches
         fresh = [candidate for candidate in candidates if pool.screen(candidate)]

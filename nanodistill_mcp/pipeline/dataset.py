@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 from nanodistill_mcp.errors import TrainingError
 from nanodistill_mcp.pipeline import thinking
+from nanodistill_mcp.pipeline.revisions import revisions_of
 from nanodistill_mcp.runs.files import sha256_of, write_json, write_lines
-from nanodistill_mcp.runs.records import Example, RunSpec, ThinkingFormat
+from nanodistill_mcp.runs.records import EffectiveExample, Example, RunSpec, ThinkingFormat
 from nanodistill_mcp.runs.store import Run, read_records
 
 _FEWEST_FOR_A_SPLIT = 20
@@ -39,19 +40,20 @@ def mode_of(text: str, spec: RunSpec) -> Literal["cot", "direct"]:
 
 
 def build_dataset(run: Run, val_split: float) -> dict[str, Any]:
-    """Write ``dataset/train.jsonl``, ``valid.jsonl`` and ``test.jsonl``, and their manifest.
+    """Write ``dataset/train.jsonl``, ``valid.jsonl`` and ``test.jsonl`` of the examples as the user left them, and their manifest.
 
     With fewer than 20 examples all are trained on: a validation set of one or two rows says nothing.
 
     Raises:
         TrainingError: There are no accepted examples.
     """
-    examples = list(read_records(run.paths.traces_amplified, Example))
+    revisions = revisions_of(run)
+    examples = revisions.effective(read_records(run.paths.traces_amplified, Example))
     if not examples:
         raise TrainingError("There are no accepted examples to train on.", next_step="Call amplify first.")
     ordered = sorted(examples, key=lambda example: _hash("split", example.input))
-    test: list[Example] = []
-    valid: list[Example] = []
+    test: list[EffectiveExample] = []
+    valid: list[EffectiveExample] = []
     if len(examples) >= _FEWEST_FOR_A_SPLIT:
         synthetic = [example for example in ordered if example.origin == "synthetic"]
         test = synthetic[: min(_MOST_TEST_ROWS, round(_TEST_SHARE * len(synthetic)))]
@@ -68,7 +70,7 @@ def build_dataset(run: Run, val_split: float) -> dict[str, Any]:
         write_lines(path, [_row(example, run.manifest.spec, form) for example in part])
         with_reasoning = sum(bool(each.thinking) and mode_of(each.input, run.manifest.spec) == "cot" for each in part)
         counts[name] = {"rows": len(part), "with_reasoning": with_reasoning, "sha256": sha256_of(path)}
-    written = {"files": counts, "examples": len(examples), "thinking_format": form}
+    written = {"files": counts, "examples": len(examples), "revisions": revisions.moved, "thinking_format": form}
     write_json(run.paths.dataset / "manifest.json", written)
     return counts
 

@@ -6,10 +6,11 @@ from typing import Any
 from nanodistill_mcp.errors import UserInputError
 from nanodistill_mcp.jobs.supervise import Job
 from nanodistill_mcp.pipeline import answers, dataset, plan, thinking
+from nanodistill_mcp.pipeline.revisions import effective_examples
 from nanodistill_mcp.pipeline.statistics import wilson
 from nanodistill_mcp.pipeline.teaching import run_options
 from nanodistill_mcp.runs.files import read_lines, write_json, write_lines
-from nanodistill_mcp.runs.records import Checker, Example, Trace
+from nanodistill_mcp.runs.records import Checker, Trace
 from nanodistill_mcp.runs.store import Run, read_records
 from nanodistill_mcp.student.requests import Done, Generated, GenerateRequest, Variant
 
@@ -73,10 +74,11 @@ def checker_of(run: Run) -> Checker:
 def test_sets(run: Run) -> dict[str, Rows]:
     """The user's held-out examples, and apart from them the synthetic test split."""
     held_out = [(seed.id, seed.input, seed.output) for seed in run.seeds() if seed.split == "held_out"]
-    by_id = {example.id: example for example in read_records(run.paths.traces_amplified, Example)}
+    by_id = {example.id: example for example in effective_examples(run)}
     synthetic = [
         (row["id"], by_id[row["id"]].input, by_id[row["id"]].output)
         for row in read_lines(run.paths.dataset / "test.jsonl")
+        if row["id"] in by_id  # dropped by the user since
     ]
     return {name: rows for name, rows in (("held_out", held_out), ("synthetic", synthetic)) if rows}
 

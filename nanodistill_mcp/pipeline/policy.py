@@ -3,11 +3,10 @@
 import json
 from typing import Any
 
-from pydantic import ValidationError
-
-from nanodistill_mcp.errors import TeacherError, UserInputError
+from nanodistill_mcp.errors import TeacherError
 from nanodistill_mcp.jobs.supervise import Job
 from nanodistill_mcp.pipeline import answers, plan
+from nanodistill_mcp.pipeline.policy_versions import ABOUT_THE_VERSION, carried_policy, changes, numbered
 from nanodistill_mcp.pipeline.teaching import run_options, teacher_of
 from nanodistill_mcp.runs.files import write_json
 from nanodistill_mcp.runs.records import TaskPolicy, Trace
@@ -21,47 +20,32 @@ EXAMPLES_SHOWN = 20
 
 async def extract_policy(job: Job) -> dict[str, Any]:
     """Write ``policy.json``, and every version beside it."""
-    before = job.run.policy()
-    version = before.version + 1 if before else 1
+    run, current, carried = job.run, job.run.policy(), carried_policy(job.run)
     feedback = str(job.arguments.get("feedback", ""))
     if given := job.arguments.get("policy"):
-        policy = check_policy(given, version)
+        policy = TaskPolicy.model_validate(given)
+    elif carried and not current and not feedback:
+        policy = carried
     else:
-        policy = await _ask(job, feedback, before, version)
-    versions = job.run.paths.root / "policies"
-    versions.mkdir(mode=0o700, exist_ok=True)
-    write_json(versions / f"policy.v{version}.json", policy.model_dump())
-    write_json(job.run.paths.policy, policy.model_dump())
+        policy = await _ask(job, feedback, current or carried)
+    policy = numbered(run, policy)
+    run.paths.policies.mkdir(mode=0o700, exist_ok=True)
+    write_json(run.paths.policies / f"policy.v{policy.version}.json", policy.model_dump())
+    write_json(run.paths.policy, policy.model_dump())
     return {
-        "version": version,
+        "version": policy.version,
+        "source": policy.source,
+        "restored_from": policy.restored_from,
+        "changes": changes(current, policy) if current else {},
         "task_description": policy.task_description[:600],
         "checker": policy.checker,
         "choices": policy.choices[:50],
     }
 
 
-def check_policy(given: dict[str, Any], version: int) -> TaskPolicy:
-    """A policy the user wrote.
-
-    Raises:
-        UserInputError: A field is missing or not accepted.
-    """
-    try:
-        return TaskPolicy.model_validate({**given, "version": version, "source": "user"})
-    except ValidationError as error:
-        told = [
-            f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}"
-            for e in error.errors(include_input=False, include_url=False)
-        ]
-        fields = [name for name in TaskPolicy.model_fields if name not in ("version", "source")]
-        raise UserInputError(
-            f"The policy is not accepted: {'; '.join(told)}.", next_step=f"Fields: {', '.join(fields)}."
-        ) from None
-
-
 def for_teacher(policy: TaskPolicy) -> str:
     """The policy as the teacher reads it."""
-    return json.dumps(policy.model_dump(exclude={"version", "source", "restored_from"}), ensure_ascii=False, indent=1)
+    return json.dumps(policy.model_dump(exclude=set(ABOUT_THE_VERSION)), ensure_ascii=False, indent=1)
 
 
 def training_traces(run: Run) -> list[Trace]:
@@ -69,7 +53,7 @@ def training_traces(run: Run) -> list[Trace]:
     return [trace for trace in read_records(run.paths.traces_cot, Trace) if trace.split == "train"]
 
 
-async def _ask(job: Job, feedback: str, before: TaskPolicy | None, version: int) -> TaskPolicy:
+async def _ask(job: Job, feedback: str, before: TaskPolicy | None) -> TaskPolicy:
     job.progress(0, 1, "extracting the policy")
     traces = training_traces(job.run)
     seeds = job.run.seeds()
@@ -86,9 +70,7 @@ async def _ask(job: Job, feedback: str, before: TaskPolicy | None, version: int)
     )
     async with teacher_of(job) as teacher:
         try:
-            answer = await teacher.ask(
-                prompt, PolicyDraft, sample=version - 1, max_tokens=run_options(job).teacher_max_tokens or 4096
-            )
+            answer = await teacher.ask(prompt, PolicyDraft, max_tokens=run_options(job).teacher_max_tokens or 4096)
         except RowDeclined as declined:
             raise TeacherError(
                 f"The teacher gave no policy ({declined.reason}).",
@@ -105,7 +87,6 @@ async def _ask(job: Job, feedback: str, before: TaskPolicy | None, version: int)
         output_length_range=_range(draft.output_length_range, [len(output) for output in outputs]),
         checker=proposed,
         choices=(draft.choices if proposed == draft.checker else choices) if proposed == "choice" else [],
-        version=version,
         source="feedback" if feedback else "teacher",
     )
 

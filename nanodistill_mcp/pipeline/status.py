@@ -6,6 +6,7 @@ from typing import Any, assert_never
 
 from nanodistill_mcp.jobs.launch import Alive, Finished, Lost, observe
 from nanodistill_mcp.jobs.processes import is_same
+from nanodistill_mcp.pipeline.revisions import moved_since_dataset
 from nanodistill_mcp.runs.files import read_object
 from nanodistill_mcp.runs.journal import read_journal, spend_of
 from nanodistill_mcp.runs.paths import JobPaths, RunPaths
@@ -92,12 +93,15 @@ def stage_status(run: Run, stage: Stage) -> StageStatus:
 
 
 def is_outdated(run: Run, stage: Stage) -> bool:
-    """Was the stage this one builds on done again since this one was?"""
+    """Was the stage this one builds on done again since this one was, or what it made revised?"""
     below = BUILDS_ON.get(stage)
     if below is None:
         return False
     ours, theirs = product_of(run.paths, stage), product_of(run.paths, below)
-    return ours.exists() and theirs.exists() and ours.stat().st_mtime_ns < theirs.stat().st_mtime_ns
+    if not ours.exists():
+        return False
+    redone = theirs.exists() and ours.stat().st_mtime_ns < theirs.stat().st_mtime_ns
+    return redone or (stage == "train" and moved_since_dataset(run))
 
 
 def was_asked(run: Run, stage: Stage, arguments: dict[str, Any]) -> bool:

@@ -5,9 +5,12 @@ from typing import Any
 
 from nanodistill_mcp.jobs.supervise import Cancelled, Job
 from nanodistill_mcp.pipeline import dataset, recipe
+from nanodistill_mcp.pipeline.restart import archive_from
+from nanodistill_mcp.pipeline.revisions import moved_since_dataset
 from nanodistill_mcp.runs.files import count_lines, write_json
 from nanodistill_mcp.runs.options import Options
 from nanodistill_mcp.runs.records import RunSpec
+from nanodistill_mcp.runs.store import Run
 from nanodistill_mcp.student.requests import InspectRequest, Recipe, StudentFacts, TrainRequest, TrainResult
 
 
@@ -27,6 +30,9 @@ async def train(job: Job) -> dict[str, Any]:
         facts = await job.run_student(
             InspectRequest(student=job.arguments["student"], result_path=job.paths.root / "inspect.json"), StudentFacts
         )
+        if _is_of_other_rows(run):
+            archive_from(run, "train")
+            job.event("begun_anew", reason="the examples were changed since this training began")
         if not (run.paths.dataset / "manifest.json").exists():
             dataset.build_dataset(run, chosen.val_split or 0.0)
         rows = count_lines(run.paths.dataset / "train.jsonl")
@@ -60,6 +66,12 @@ async def train(job: Job) -> dict[str, Any]:
     }
     write_json(run.paths.training, summary)
     return summary
+
+
+def _is_of_other_rows(run: Run) -> bool:
+    """Is the dataset of an unfinished training older than the examples? A checkpoint of it has seen what was dropped."""
+    built, written = run.paths.dataset / "manifest.json", run.paths.traces_amplified
+    return built.exists() and (built.stat().st_mtime_ns < written.stat().st_mtime_ns or moved_since_dataset(run))
 
 
 def _report(job: Job, resolved: Recipe, line: dict[str, Any]) -> None:

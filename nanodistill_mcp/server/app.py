@@ -7,6 +7,7 @@ from typing import Any
 
 from nanodistill_mcp.errors import DamagedRunError, RunStateError
 from nanodistill_mcp.pipeline import status as states
+from nanodistill_mcp.pipeline.revisions import count_examples, moved_since_dataset, revisions_of
 from nanodistill_mcp.pipeline.status import StageStatus
 from nanodistill_mcp.runs.files import read_object
 from nanodistill_mcp.runs.records import PIPELINE, Stage, State
@@ -80,8 +81,16 @@ def result_of(run: Run, found: StageStatus) -> dict[str, Any]:
     match found.stage:
         case "train" | "evaluate" | "export_gguf" | "compare_models":
             return states.stage_result(run, found.stage) or {}
-        case "synthesize_cot" | "extract_policy" | "amplify":
+        case "amplify":
+            return {**found.exit.summary, **_revised(run)} if found.exit else {}
+        case "synthesize_cot" | "extract_policy":
             return found.exit.summary if found.exit else {}
+
+
+def _revised(run: Run) -> dict[str, Any]:
+    """What the user's revisions left of the examples, once there are any."""
+    revisions = revisions_of(run)
+    return {"revised": {**revisions.counts(), "examples": count_examples(run)}} if revisions.number else {}
 
 
 def in_words(stage: Stage, result: dict[str, Any]) -> str:
@@ -98,7 +107,11 @@ def in_words(stage: Stage, result: dict[str, Any]) -> str:
             return f"Policy version {result['version']} is written; answers are compared by the checker {result['checker']}."
         case "amplify":
             missing = f", {result['missing']} missing (stopped by {result['stopped_by']})" if result["missing"] else ""
-            return f"{result['accepted']} examples are accepted{missing}; {sum(result['rejected'].values())} were rejected."
+            told = f"{result['accepted']} examples are accepted{missing}; {sum(result['rejected'].values())} were rejected."
+            if revised := result.get("revised"):
+                changes = f"{revised['dropped']} dropped, {revised['edited']} edited, {revised['approved']} approved"
+                return f"{told} With the user's revisions ({changes}), {revised['examples']} are trained on."
+            return told
         case "train":
             losses = f"loss {result['first_train_loss']:.3f} to {result['final_train_loss']:.3f}"
             return f"Trained {result['iterations']} iterations in {result['elapsed_s']:.0f} s, {losses}; the best checkpoint is of iteration {result['best_iteration']}."
@@ -193,13 +206,19 @@ def next_step(run: Run, current: StageStatus) -> NextStep:
         if states.stage_status(run, stage).state is not State.DONE:
             return NextStep(tool=stage, arguments={"run_id": run_id}, why=_WHY[stage])
         if states.is_outdated(run, stage):
-            why = f"{states.BUILDS_ON[stage]} was done again since: what {stage} made is of before."
+            why = _why_outdated(run, stage)
             return NextStep(tool=stage, arguments={"run_id": run_id, "restart": True}, why=why)
     return NextStep(
         tool="compare_models",
         arguments={"run_id": run_id, "prompts": [seed.input for seed in run.seeds()[:1]], "models": ["base", "gguf"]},
         why="The model is ready: ask it something. In the run's folder: ollama create NAME -f Modelfile.",
     )
+
+
+def _why_outdated(run: Run, stage: Stage) -> str:
+    if stage == "train" and moved_since_dataset(run):
+        return "Examples were revised since: the student was trained on what they were before."
+    return f"{states.BUILDS_ON[stage]} was done again since: what {stage} made is of before."
 
 
 _WHY: dict[Stage, str] = {

@@ -1,14 +1,18 @@
 """A run's files as artifacts: a fixed set of names, opened below the run's folder without following a link."""
 
+import io
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from nanodistill_mcp.errors import UserInputError
+from nanodistill_mcp.pipeline.policy_versions import versions_of
 from nanodistill_mcp.runs.files import open_beneath
 from nanodistill_mcp.runs.store import Run
 from nanodistill_mcp.server.replies import Artifact, PageReply
+from nanodistill_mcp.server.views import EXAMPLES, LINEAGE, view
 
 SCHEME = "nanodistill://runs"
 MAX_TEXT_BYTES = 1_000_000
@@ -26,6 +30,7 @@ _TOP = (
         "policy.json",
         "traces_amplified.jsonl",
         "rejected.jsonl",
+        "revisions.jsonl",
     ),
     *("dataset/train.jsonl", "dataset/valid.jsonl", "dataset/test.jsonl", "dataset/manifest.json", "training.json"),
     *(
@@ -74,7 +79,7 @@ def artifact_list(run: Run) -> list[Artifact]:
 
 
 def _present(run: Run) -> Iterator[tuple[str, int]]:
-    for name in (*_TOP, *_model_files(run)):
+    for name in (*_TOP, *_policies(run), *_model_files(run)):
         try:
             yield name, os.stat(run.paths.root / name, follow_symlinks=False).st_size
         except FileNotFoundError:
@@ -82,6 +87,10 @@ def _present(run: Run) -> Iterator[tuple[str, int]]:
     for name in _OF_NEWEST_JOB:
         if relative := _in_newest_job(run, name):
             yield name, os.stat(run.paths.root / relative, follow_symlinks=False).st_size
+
+
+def _policies(run: Run) -> list[str]:
+    return [f"policies/policy.v{number}.json" for number in versions_of(run)]
 
 
 def _model_files(run: Run) -> list[str]:
@@ -107,13 +116,21 @@ def open_artifact(run: Run, name: str) -> int:
         UserInputError: There is no such artifact; names those there are.
     """
     relative = _in_newest_job(run, name) if name in _OF_NEWEST_JOB else name
-    if relative and (name in _OF_NEWEST_JOB or name in _TOP or name in _model_files(run)):
+    if relative and (name in _OF_NEWEST_JOB or name in _TOP or name in _policies(run) or name in _model_files(run)):
         try:
             return open_beneath(run.paths.root, relative)
         except FileNotFoundError:
             pass  # named below, with what there is
     names = ", ".join(present for present, _ in _present(run))
-    raise UserInputError(f"Run {run.run_id!r} has no artifact {name[:80]!r}.", next_step=f"Artifacts: {names}.")
+    raise UserInputError(
+        f"Run {run.run_id!r} has no artifact {name[:80]!r}.",
+        next_step=f"Artifacts: {names}. Made when read: {EXAMPLES}, {LINEAGE}<row id>, policies/compare/1..2.",
+    )
+
+
+def _stream(run: Run, name: str) -> IO[bytes]:
+    made = view(run, name)
+    return os.fdopen(open_artifact(run, name), "rb") if made is None else io.BytesIO(made)
 
 
 def read_whole(run: Run, name: str) -> str | bytes:
@@ -122,7 +139,7 @@ def read_whole(run: Run, name: str) -> str | bytes:
     Raises:
         UserInputError: It is too large to be sent; says where it lies.
     """
-    with os.fdopen(open_artifact(run, name), "rb") as stream:
+    with _stream(run, name) as stream:
         data = stream.read(MAX_TEXT_BYTES + 1)
     if len(data) > MAX_TEXT_BYTES:
         how = (
@@ -143,7 +160,7 @@ def read_page(run: Run, name: str, offset: int, limit: int) -> PageReply:
     if name.endswith(_BINARY):
         os.close(open_artifact(run, name))
         raise UserInputError(f"{name} is not text.", next_step=f"It lies at {run.paths.root / name}.")
-    with os.fdopen(open_artifact(run, name), "rb") as stream:
+    with _stream(run, name) as stream:
         if name.endswith((".jsonl", ".txt")):
             return _lines(run.run_id, name, stream, offset, limit or DEFAULT_LINES)
         text = stream.read().decode("utf-8", "replace")

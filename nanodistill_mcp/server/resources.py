@@ -7,6 +7,7 @@ from nanodistill_mcp.errors import NanodistillError
 from nanodistill_mcp.server.app import App, runs_reply, status_reply
 from nanodistill_mcp.server.artifacts import SCHEME, artifact_list, mime_type, read_whole, uri_of
 from nanodistill_mcp.server.boundary import reader_facing
+from nanodistill_mcp.server.views import EXAMPLES
 
 _RUNS_LISTED = 10
 
@@ -25,6 +26,8 @@ class RunsServer(MCPServer[App]):
             except (NanodistillError, OSError):  # a damaged run must not fail the list; get_status says what is wrong
                 continue
             listed.append(_resource(run.run_id, "status", None))
+            if run.paths.traces_amplified.exists():
+                listed.append(_resource(run.run_id, EXAMPLES, None))
             listed += [_resource(run.run_id, artifact.name, artifact.bytes) for artifact in names]
         return listed
 

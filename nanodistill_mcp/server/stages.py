@@ -11,9 +11,9 @@ from nanodistill_mcp.pipeline import recipe
 from nanodistill_mcp.pipeline import status as states
 from nanodistill_mcp.pipeline.plan import check_student
 from nanodistill_mcp.pipeline.restart import archive_from
+from nanodistill_mcp.pipeline.revisions import count_examples
 from nanodistill_mcp.pipeline.status import StageStatus
 from nanodistill_mcp.pipeline.training import training_options
-from nanodistill_mcp.runs.files import count_lines
 from nanodistill_mcp.runs.paths import JobPaths
 from nanodistill_mcp.runs.records import Stage, State
 from nanodistill_mcp.runs.store import Run
@@ -111,7 +111,7 @@ def training_plan(run: Run, options: dict[str, Any]) -> StageReply:
     Raises:
         TrainingError: There are no examples to plan for yet.
     """
-    rows = count_lines(run.paths.traces_amplified)
+    rows = count_examples(run)
     if not rows:
         raise TrainingError(
             "There are no accepted examples yet.", next_step=f"Call amplify(run_id={run.run_id!r}) first."

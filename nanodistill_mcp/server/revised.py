@@ -1,0 +1,53 @@
+"""What is told of a call of revise_examples."""
+
+from nanodistill_mcp.pipeline import status as states
+from nanodistill_mcp.pipeline.revise import Revised
+from nanodistill_mcp.runs.records import RowChange
+from nanodistill_mcp.runs.store import Run
+from nanodistill_mcp.server.artifacts import artifact_list
+from nanodistill_mcp.server.replies import NextStep, RevisedRow, ReviseReply
+
+_ROWS_SHOWN = 20
+_CHARS_SHOWN = 120
+
+
+def revise_reply(run: Run, revised: Revised) -> ReviseReply:
+    """What a call changed, and what to do with it."""
+    counts = {action: sum(c.action == action for c in revised.changes) for action in ("drop", "edit", "approve")}
+    told = f"{counts['drop']} rows dropped, {counts['edit']} edited, {counts['approve']} approved"
+    return ReviseReply(
+        run_id=run.run_id,
+        message=f"{told}; {revised.examples} examples are trained on." if revised.changes else "Nothing had to change.",
+        number=revised.number,
+        dropped=counts["drop"],
+        edited=counts["edit"],
+        approved=counts["approve"],
+        unchanged=revised.unchanged,
+        rows=[_row(change) for change in revised.changes[:_ROWS_SHOWN]],
+        warnings=revised.warnings,
+        examples=revised.examples,
+        artifacts=artifact_list(run),
+        next_step=_next_step(run, revised),
+    )
+
+
+def _row(change: RowChange) -> RevisedRow:
+    row = change.row
+    return RevisedRow(id=row.id, action=change.action, input=row.input[:_CHARS_SHOWN], output=row.output[:_CHARS_SHOWN])
+
+
+def _next_step(run: Run, revised: Revised) -> NextStep:
+    made = states.stage_status(run, "amplify").exit
+    target, missing = (made.summary.get("target", 0), made.summary.get("missing", 0)) if made else (0, 0)
+    if revised.examples < target and not missing:  # what stopped it short before would stop it again
+        return NextStep(
+            tool="amplify",
+            arguments={"run_id": run.run_id, "target_size": target},
+            why=f"{target - revised.examples} of {target} examples are missing now; only they are paid for. Or train with what there is.",
+        )
+    trained = states.product_of(run.paths, "train").exists()
+    return NextStep(
+        tool="train",
+        arguments={"run_id": run.run_id, **({"restart": True} if trained else {})},
+        why="The student learns from the examples as they are now.",
+    )
