@@ -5,7 +5,8 @@ from typing import Any
 
 from mcp.types import TextResourceContents
 
-from tests.conftest import SHORT, STAGES, Agent, Bench, Demo
+from tests.conftest import SHORT, STAGES, Agent, Bench
+from tests.server.made import amplified_run
 
 
 async def _lineage(agent: Agent, run_id: str, row_id: str) -> dict[str, Any]:
@@ -55,17 +56,18 @@ async def test_an_accepted_row_names_its_prompts_policy_calls_cost_checks_and_ne
     assert 0 < sum(part["cost_usd"] for part in parts) <= status["spend"]["cost_usd"] + 1e-4
 
 
-async def test_seeds_rejected_and_revised_rows_have_a_lineage_too(bench: Bench, demo: Demo) -> None:
+async def test_seeds_rejected_and_revised_rows_have_a_lineage_too(bench: Bench) -> None:
     """What was left out is looked at more often than what was kept."""
-    run_id = bench.adopt(demo)
+    run_id = amplified_run(bench)
     rejected = bench.rows(run_id, "rejected.jsonl")[0]
     row = bench.rows(run_id, "traces_amplified.jsonl")[-1]
     seeds = bench.rows(run_id, "seeds.jsonl")
+    solved = next(seed for seed in seeds if seed["split"] == "train")
     held_out = next(seed for seed in seeds if seed["split"] == "held_out")
     async with bench.connect() as agent:
         found = await _lineage(agent, run_id, rejected["id"])
         assert (found["state"], found["checks"]["rejected_because"]) == ("rejected", rejected["reason"])
-        found = await _lineage(agent, run_id, "s0001")
+        found = await _lineage(agent, run_id, solved["id"])
         assert (found["state"], found["policy"]) == ("accepted", None)
         assert found["solved"]["agrees"] is True
         assert [call["stage"] for call in found["calls"]] == ["synthesize_cot"]
@@ -83,10 +85,10 @@ async def test_seeds_rejected_and_revised_rows_have_a_lineage_too(bench: Bench, 
     assert [(change["number"], change["action"]) for change in found["revisions"]] == [(1, "edit"), (2, "drop")]
 
 
-async def test_single_fields_of_a_policy_are_changed_and_the_reply_says_what_differs(bench: Bench, demo: Demo) -> None:
+async def test_single_fields_of_a_policy_are_changed_and_the_reply_says_what_differs(bench: Bench) -> None:
     """Eleven fields repeated to change one is eleven chances to change another."""
-    run_id = bench.adopt(demo)
-    first = json.loads((demo.run_folder / "policy.json").read_text(encoding="utf-8"))
+    run_id = amplified_run(bench)
+    first = json.loads((bench.run_folder(run_id) / "policy.json").read_text(encoding="utf-8"))
     async with bench.connect() as agent:
         reply = await agent.finish(run_id, "extract_policy", policy={"key_constraints": ["Answer in lower case."]})
         assert reply["result"]["version"] == 2
@@ -126,9 +128,9 @@ async def test_a_restored_policy_asks_what_it_asked_before(bench: Bench) -> None
     assert [[row[name] for name in key] for row in after] == [[row[name] for name in key] for row in rows]
 
 
-async def test_a_policy_that_is_not_one_is_refused_with_what_is(bench: Bench, demo: Demo) -> None:
+async def test_a_policy_that_is_not_one_is_refused_with_what_is(bench: Bench) -> None:
     """A checker that cannot judge the user's own examples would call every answer wrong."""
-    run_id = bench.adopt(demo)
+    run_id = amplified_run(bench)
     async with bench.connect() as agent:
         told = await agent.refused("extract_policy", run_id=run_id, policy={"checker": "numeric"})
         assert told.startswith("The checker numeric cannot judge seed s0001: its output has not the form it compares.")

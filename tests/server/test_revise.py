@@ -3,6 +3,7 @@
 import anyio
 
 from tests.conftest import SHORT, STAGES, Agent, Bench, Demo
+from tests.server.made import amplified_run
 
 
 async def _amplified(agent: Agent) -> None:
@@ -97,9 +98,9 @@ async def test_a_revision_after_training_makes_the_training_outdated_and_a_new_o
     assert text.count("Written by hand.") == 1
 
 
-async def test_two_servers_revise_at_once_and_both_are_kept(bench: Bench, demo: Demo) -> None:
+async def test_two_servers_revise_at_once_and_both_are_kept(bench: Bench) -> None:
     """Two clients mean two servers; neither may write over the other."""
-    run_id = bench.adopt(demo)
+    run_id = amplified_run(bench)
     ids = [row["id"] for row in bench.rows(run_id, "traces_amplified.jsonl")[-8:]]
     async with bench.connect() as one, bench.connect() as other, anyio.create_task_group() as tasks:
         for number, row_id in enumerate(ids):
@@ -113,9 +114,9 @@ async def test_two_servers_revise_at_once_and_both_are_kept(bench: Bench, demo: 
     assert sorted(change["row"]["id"] for revision in revisions for change in revision["changes"]) == sorted(ids)
 
 
-async def test_a_refused_revision_says_where_the_rows_are_listed(bench: Bench, demo: Demo) -> None:
+async def test_a_refused_revision_says_where_the_rows_are_listed(bench: Bench) -> None:
     """An agent that guessed an id must find the right one with the next call."""
-    run_id = bench.adopt(demo)
+    run_id = amplified_run(bench)
     first = bench.rows(run_id, "traces_amplified.jsonl")[-1]["id"]
     async with bench.connect() as agent:
         told = await agent.refused("revise_examples", run_id=run_id, drop=[first, "g9999-9"])
