@@ -18,7 +18,7 @@ from nanodistill_mcp.runs.options import FIXED_AT_CREATION, Options, set_options
 from nanodistill_mcp.runs.paths import run_id_of
 from nanodistill_mcp.runs.records import Checker, Plan, Range, Reasoning, RunManifest, RunSpec, Seed
 from nanodistill_mcp.runs.store import now
-from nanodistill_mcp.settings import Settings, TeacherEndpoint
+from nanodistill_mcp.settings import HOST_TEACHER, Settings, TeacherEndpoint
 from nanodistill_mcp.student.requests import StudentFacts
 from nanodistill_mcp.teacher.preflight import TeacherFacts
 
@@ -219,7 +219,7 @@ def check_teacher(facts: TeacherFacts, endpoint: TeacherEndpoint, options: Optio
         raise ConfigurationError(
             f"The teacher {endpoint.name!r} needs a key and {name} is not set for this server.",
             next_step=f"Add {name} under env of this server's entry in the client's configuration (clients do not pass the shell's environment), "
-            "restart the client, then call create_run again. Nothing was spent.",
+            f"restart the client, then call create_run again; or, without any key, be the teacher yourself: teacher='{HOST_TEACHER}'. Nothing was spent.",
         )
     capped = options.max_calls is not None or options.max_total_tokens is not None
     if not facts.price_known and not facts.local and not capped:

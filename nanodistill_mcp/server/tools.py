@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Annotated, Any, Literal
 
+from anyio import to_thread
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
 from pydantic import Field
@@ -403,7 +404,7 @@ async def submit_teacher_answers(
     A rejected answer is named with the field to correct, and its task stays open. The first answer to a task stands. Next:
     next_teacher_tasks, until the stage is done.
     """
-    return host.take_in(app_of(ctx).store.open(run_id), answers)
+    return await to_thread.run_sync(host.take_in, app_of(ctx).store.open(run_id), answers)  # each answer is flushed
 
 
 async def delete_run(

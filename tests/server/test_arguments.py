@@ -147,7 +147,7 @@ async def test_a_missing_key_is_named_with_the_place_where_it_goes(bench: Bench)
     assert told == (
         "The teacher 'claude-sonnet-4-5' needs a key and ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN is not set for this server. Add ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN "
         "under env of this server's entry in the client's configuration (clients do not pass the shell's environment), "
-        "restart the client, then call create_run again. Nothing was spent."
+        "restart the client, then call create_run again; or, without any key, be the teacher yourself: teacher='host'. Nothing was spent."
     )
 
 
