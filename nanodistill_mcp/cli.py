@@ -50,7 +50,12 @@ def _serve() -> int:
 
     from nanodistill_mcp.server.build import build_server, serve_stdio  # noqa: PLC0415 - brings mcp
 
-    server = build_server(load_settings(data_home()))
+    settings = load_settings(data_home())
+    if settings.prompts:  # one that is not accepted stops the server, as any other value of the configuration does
+        from nanodistill_mcp.teacher.wording import read_wordings  # noqa: PLC0415 - most servers have none
+
+        read_wordings(settings.prompts)
+    server = build_server(settings)
     gc.freeze()
     gc.enable()
     if sys.stdin.isatty():

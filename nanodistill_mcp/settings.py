@@ -19,6 +19,8 @@ DEFAULT_STUDENT = "mlx-community/Qwen3-4B-Instruct-2507-4bit"
 HOST_TEACHER = "host"
 """The teacher that is the calling agent itself."""
 
+PromptName = Literal["cot", "policy", "synthetic"]
+
 Origin = Literal["command line", "environment", "file", "default"]
 
 _TEACHER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}\Z")
@@ -77,6 +79,9 @@ class Settings(BaseModel):
         [], description="Directories from which seed files and local students may be read."
     )
     budget: BudgetSettings = BudgetSettings()
+    prompts: dict[PromptName, Path] = Field(
+        {}, description="Markdown files that replace the package's prompts in new runs."
+    )
     pass_environment: list[str] = Field(
         [], description="Further variables for the teacher's worker, such as HTTPS_PROXY."
     )

@@ -1,5 +1,6 @@
 """Before anything is spent: check all that can be checked, and say what the run will take."""
 
+import hashlib
 import json
 import math
 from collections.abc import Callable
@@ -42,6 +43,7 @@ class Request:
     endpoint: TeacherEndpoint
     student: str
     inputs: list[str]
+    wordings: dict[str, str]
 
 
 def check_request(
@@ -104,7 +106,17 @@ def check_request(
         budget_usd=budget_usd,
         seeds_sha256=digest(seeds, inputs),
     )
-    return Request(run_id, spec, chosen, seeds, endpoint, check_student(spec.student, settings), inputs)
+    return Request(
+        run_id, spec, chosen, seeds, endpoint, check_student(spec.student, settings), inputs, _wordings(settings)
+    )
+
+
+def _wordings(settings: Settings) -> dict[str, str]:
+    if not settings.prompts:
+        return {}
+    from nanodistill_mcp.teacher.wording import read_wordings  # noqa: PLC0415 - builds the shapes of all answers
+
+    return read_wordings(settings.prompts)
 
 
 def check_options(options: dict[str, Any]) -> Options:
@@ -261,6 +273,7 @@ def make_manifest(request: Request, teacher: TeacherFacts, student: StudentFacts
         usd_per_mtok=prices,
         key_variables=teacher.key_variables,
         student_thinks_natively=student.thinks_natively,
+        prompts={template: hashlib.sha256(text.encode()).hexdigest() for template, text in request.wordings.items()},
     )
 
 

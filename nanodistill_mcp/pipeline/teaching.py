@@ -21,6 +21,7 @@ from nanodistill_mcp.teacher.budget import Budget, Caps
 from nanodistill_mcp.teacher.capabilities import Capabilities
 from nanodistill_mcp.teacher.client import Reason, RowDeclined, Teacher
 from nanodistill_mcp.teacher.ledger import DayLedger
+from nanodistill_mcp.teacher.wording import stored_wordings
 
 DEFAULT_CONCURRENCY = 32
 DEFAULT_MAX_TOKENS = 2048
@@ -54,6 +55,7 @@ async def teacher_of(job: Job) -> AsyncGenerator[Teacher, None]:
             stage=job.request.stage,
             concurrency=options.teacher_concurrency or DEFAULT_CONCURRENCY,
             before_call=job.checkpoint,
+            wordings=stored_wordings(job.run.paths.prompts, manifest.prompts),
             sampling={} if options.temperature is None else {"temperature": options.temperature},
             host=(Questions(job.run.paths.host), job.paths.root.name) if endpoint.is_host else None,
         )

@@ -116,6 +116,11 @@ class RunPaths:
         return self.root / "inputs.jsonl"
 
     @property
+    def prompts(self) -> Path:
+        """The prompts that replace the package's in this run, by template."""
+        return self.root / "prompts"
+
+    @property
     def calls(self) -> Path:
         return self.root / "calls.jsonl"
 

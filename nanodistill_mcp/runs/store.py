@@ -6,7 +6,7 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -16,7 +16,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from nanodistill_mcp.errors import DamagedRunError, RunStateError, UserInputError
-from nanodistill_mcp.runs.files import fsync_dir, read_json, read_lines, write_json, write_lines
+from nanodistill_mcp.runs.files import fsync_dir, read_json, read_lines, write_atomic, write_json, write_lines
 from nanodistill_mcp.runs.paths import RUN_ID, RunPaths, run_id_of
 from nanodistill_mcp.runs.records import SCHEMA_VERSION, RunManifest, RunSpec, Seed, TaskPolicy
 
@@ -180,13 +180,21 @@ class RunStore:
                 return Run(RunPaths(self.runs_dir / existing))
         return None
 
-    def create(self, manifest: RunManifest, seeds: list[Seed], *, inputs: Sequence[str] = ()) -> tuple[Run, bool]:
+    def create(
+        self,
+        manifest: RunManifest,
+        seeds: list[Seed],
+        *,
+        inputs: Sequence[str] = (),
+        wordings: Mapping[str, str] | None = None,
+    ) -> tuple[Run, bool]:
         """Make a run folder appear whole, or attach to the equal one that is there.
 
         Args:
             manifest: What was asked for, and the plan.
             seeds: The user's examples.
             inputs: Real inputs for the teacher to answer.
+            wordings: Prompts that replace the package's, by template.
 
         Returns:
             The run, and whether this call made it.
@@ -205,6 +213,10 @@ class RunStore:
             write_lines(draft.seeds, [seed.model_dump() for seed in seeds])
             if inputs:
                 write_lines(draft.inputs, [{"input": text} for text in inputs])
+            if wordings:
+                draft.prompts.mkdir(mode=0o700)
+            for template, text in (wordings or {}).items():
+                write_atomic(draft.prompts / f"{template}.md", text.encode())
             write_json(draft.manifest, manifest.model_dump())
             with _alone_in(self.runs_dir):
                 # Another server may have been first, with this name or the same in other case.

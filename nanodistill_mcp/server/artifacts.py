@@ -79,7 +79,7 @@ def artifact_list(run: Run) -> list[Artifact]:
 
 
 def _present(run: Run) -> Iterator[tuple[str, int]]:
-    for name in (*_TOP, *_policies(run), *_model_files(run)):
+    for name in (*_TOP, *_own_files(run)):
         try:
             yield name, os.stat(run.paths.root / name, follow_symlinks=False).st_size
         except FileNotFoundError:
@@ -87,6 +87,11 @@ def _present(run: Run) -> Iterator[tuple[str, int]]:
     for name in _OF_NEWEST_JOB:
         if relative := _in_newest_job(run, name):
             yield name, os.stat(run.paths.root / relative, follow_symlinks=False).st_size
+
+
+def _own_files(run: Run) -> list[str]:
+    """What a run's own facts name: its policies, its prompts and its model's files."""
+    return [*_policies(run), *(f"prompts/{template}.md" for template in run.manifest.prompts), *_model_files(run)]
 
 
 def _policies(run: Run) -> list[str]:
@@ -116,7 +121,7 @@ def open_artifact(run: Run, name: str) -> int:
         UserInputError: There is no such artifact; names those there are.
     """
     relative = _in_newest_job(run, name) if name in _OF_NEWEST_JOB else name
-    if relative and (name in _OF_NEWEST_JOB or name in _TOP or name in _policies(run) or name in _model_files(run)):
+    if relative and (name in _OF_NEWEST_JOB or name in _TOP or name in _own_files(run)):
         try:
             return open_beneath(run.paths.root, relative)
         except FileNotFoundError:

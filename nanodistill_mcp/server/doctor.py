@@ -14,6 +14,7 @@ from nanodistill_mcp.errors import NanodistillError
 from nanodistill_mcp.runs.store import RunStore
 from nanodistill_mcp.server.preflight import inspect_student, inspect_teacher
 from nanodistill_mcp.settings import Settings, load_settings
+from nanodistill_mcp.teacher.wording import read_wordings
 
 _FREE_GB = 10.0
 
@@ -31,6 +32,8 @@ def doctor(home: Path) -> int:
             for name in (settings.default_teacher, *settings.teachers)
         ),
     ]
+    if settings.prompts:
+        checks.append(("prompts", lambda: _prompts(settings)))
     good = True
     for what, check in checks:
         try:
@@ -46,6 +49,11 @@ def _home(home: Path) -> str:
     free_gb = shutil.disk_usage(home).free / 1e9
     advice = "" if free_gb > _FREE_GB else "; a 4B student with its export wants 10 GB or more"
     return f"{home}, {free_gb:.0f} GB free{advice}"
+
+
+def _prompts(settings: Settings) -> str:
+    read_wordings(settings.prompts)
+    return f"{', '.join(settings.prompts)} from files of this server's owner"
 
 
 def _student(settings: Settings) -> str:

@@ -129,7 +129,7 @@ async def create_run(
             manifest = plan.make_manifest(request, teacher_facts, student_facts)
         else:  # refused by the store, which shows the difference
             manifest = existing.manifest.model_copy(update={"spec": request.spec})
-        run, created = app.store.create(manifest, request.seeds, inputs=request.inputs)
+        run, created = app.store.create(manifest, request.seeds, inputs=request.inputs, wordings=request.wordings)
         await ctx.report_progress(2, 2, "stored")
     manifest = run.manifest
     return CreateReply(

@@ -6,7 +6,7 @@ with what was wrong when the answer cannot be read, and what comes back is an an
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -30,6 +30,7 @@ from nanodistill_mcp.teacher.models import ModelFacts, model_facts
 from nanodistill_mcp.teacher.prompts import Prompt, in_text, reworded
 from nanodistill_mcp.teacher.reading import judge
 from nanodistill_mcp.teacher.text_formats import form_of
+from nanodistill_mcp.teacher.wording import worded
 
 __all__ = ["Answer", "Reason", "RowDeclined", "Teacher"]
 
@@ -71,6 +72,7 @@ class Teacher:
         sampling: Parameters such as temperature, sent to models that take them.
         backoff_s: The first wait after a failure; doubles with every further one.
         host: Where the questions to the calling agent lie and the name of the job that asks, when the agent is the teacher.
+        wordings: Prompts that replace the package's, by template.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Teacher:
         sampling: dict[str, Any] | None = None,
         backoff_s: float = 0.5,
         host: tuple[Questions, str] | None = None,
+        wordings: Mapping[str, str] | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._journal = journal
@@ -98,6 +101,7 @@ class Teacher:
         self._before_call = before_call
         self._sampling = sampling or {}
         self._backoff_s = backoff_s
+        self._wordings = wordings or {}
         self._calls = CallLog(journal)
         self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._first = asyncio.Lock()
@@ -136,6 +140,7 @@ class Teacher:
             TeacherError: The provider cannot go on.
             ConfigurationError: A key or the model's id is not accepted.
         """
+        prompt = worded(prompt, self._wordings)
         parameters = {**self._sampling, "max_tokens": max_tokens}
         if "seed" in parameters:
             parameters["seed"] += sample

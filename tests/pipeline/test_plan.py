@@ -27,7 +27,7 @@ def _request(seeds: list[Seed], inputs: int = 0, **options: Any) -> Request:
     chosen = Options(**options)
     spec = manifest(augment_factor=5, options=set_options(chosen)).spec
     endpoint = TeacherEndpoint(name="local", model="openai/desk")
-    return Request("r", spec, chosen, seeds, endpoint, "/student", [f"input {i}" for i in range(inputs)])
+    return Request("r", spec, chosen, seeds, endpoint, "/student", [f"input {i}" for i in range(inputs)], {})
 
 
 def test_a_seed_that_does_not_keep_the_schema_is_named() -> None:
