@@ -11,8 +11,10 @@ from typing import Any
 import anyio
 
 from nanodistill_mcp.demo import task, teacher
+from nanodistill_mcp.demo.student import student_path
 from nanodistill_mcp.runs.questions import LEASE_S
-from tests.conftest import SHORT, WAIT_S, Agent, Bench, Demo
+from tests.conftest import SHORT, WAIT_S, Agent, Bench
+from tests.server.made import amplified_run
 
 TASK = "next_teacher_tasks"
 ANSWER = "submit_teacher_answers"
@@ -253,13 +255,17 @@ async def test_a_run_with_another_teacher_has_no_tasks(bench: Bench) -> None:
             assert told.startswith("The teacher of run 'tickets' is a model, so there is nothing for you to answer.")
 
 
-async def test_models_are_compared_with_the_host_as_the_teacher(bench: Bench, demo: Demo) -> None:
+async def test_models_are_compared_with_the_host_as_the_teacher(bench: Bench) -> None:
     """The comparison asks through the same door."""
-    run_id = bench.adopt(demo)
-    path = bench.run_folder(run_id) / "run.json"
-    manifest = json.loads(path.read_text())
+    run_id = amplified_run(bench)
+    folder = bench.run_folder(run_id)
+    manifest = json.loads((folder / "run.json").read_text())
     manifest["teacher_model"] = manifest["spec"]["teacher"] = "host"
-    path.write_text(json.dumps(manifest))
+    manifest["usd_per_mtok"] = [0, 0]  # as create_run stores it for the host
+    (folder / "run.json").write_text(json.dumps(manifest))
+    (folder / "training.json").write_text(
+        json.dumps({"student_path": str(student_path())})
+    )  # the teacher alone is asked
     async with bench.connect() as agent:
         done = await teach(agent, run_id, "compare_models", prompts=["where is my parcel"], models=["teacher"])
     assert done["result"]["rows"][0]["teacher"]["answer"] == "delivery"
