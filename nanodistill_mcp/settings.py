@@ -6,8 +6,9 @@ Endpoints, prices, allowed directories and caps come from here and from nowhere 
 import os
 import re
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -21,9 +22,30 @@ HOST_TEACHER = "host"
 
 PromptName = Literal["cot", "policy", "synthetic"]
 
+Sampling = Literal["temperature", "top_p", "seed", "reasoning_effort"]
+"""Parameters that shape an answer and that not every model takes."""
+
+PriceUsd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
 Origin = Literal["command line", "environment", "file", "default"]
 
 _TEACHER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}\Z")
+
+
+class ModelOverrides(BaseModel):
+    """What the operator knows better about a model than the dated data that came with the server."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    usd_per_mtok: tuple[PriceUsd, PriceUsd] | None = Field(
+        default=None, description="Price of a million input and output tokens."
+    )
+    retires_on: date | None = Field(default=None, description="The day from which its provider may refuse it.")
+    max_output_tokens: int | None = Field(default=None, ge=16)
+    answers_by_schema: bool | None = Field(default=None, description="It keeps to a JSON schema that is sent along.")
+    calls_tools: bool | None = None
+    thinks_unasked: bool | None = Field(default=None, description="Its own reasoning is on unless told otherwise.")
+    leave_out: tuple[Sampling, ...] = Field(default=(), description="Parameters it does not take.")
 
 
 class TeacherEndpoint(BaseModel):
@@ -41,6 +63,10 @@ class TeacherEndpoint(BaseModel):
     )
     usd_per_mtok: tuple[float, float] | None = Field(
         default=None, description="Price of a million input and output tokens."
+    )
+
+    overrides: ModelOverrides = Field(
+        default=ModelOverrides(), description="What `models` in the configuration says of its model."
     )
 
     @property
@@ -73,6 +99,9 @@ class Settings(BaseModel):
 
     home: Path
     teachers: dict[str, TeacherEndpoint] = {}
+    models: dict[str, ModelOverrides] = Field(
+        {}, description="Prices, retirement dates and abilities by model id, over the data that came with the server."
+    )
     default_teacher: str = DEFAULT_TEACHER
     default_student: str = DEFAULT_STUDENT
     allowed_paths: list[Path] = Field(
@@ -104,14 +133,21 @@ class Settings(BaseModel):
         if teacher == HOST_TEACHER:
             return TeacherEndpoint(name=HOST_TEACHER, model=HOST_TEACHER, usd_per_mtok=(0.0, 0.0))
         if configured := self.teachers.get(teacher):
-            return configured.model_copy(update={"name": teacher})
+            return self._as_known(configured.model_copy(update={"name": teacher}))
         if not _TEACHER_ID.match(teacher) or "://" in teacher or ".." in teacher or teacher.count("//"):
             names = ", ".join(sorted(self.teachers)) or "none are configured"
             raise UserInputError(
                 "That is not a teacher.",
                 next_step=f"Give a LiteLLM model id such as '{DEFAULT_TEACHER}', the name of a configured endpoint ({names}), or '{HOST_TEACHER}' to answer yourself.",
             )
-        return TeacherEndpoint(name=teacher, model=teacher)
+        return self._as_known(TeacherEndpoint(name=teacher, model=teacher))
+
+    def _as_known(self, endpoint: TeacherEndpoint) -> TeacherEndpoint:
+        """An endpoint with what is said of its model. What is said of the endpoint itself comes first."""
+        own = endpoint.overrides
+        known = own if own.model_fields_set else self.models.get(endpoint.model, own)
+        prices = endpoint.usd_per_mtok or known.usd_per_mtok
+        return endpoint.model_copy(update={"overrides": known, "usd_per_mtok": prices})
 
     def readable_dirs(self) -> list[Path]:
         """Directories a caller may name files in, resolved."""

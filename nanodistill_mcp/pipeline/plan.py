@@ -255,7 +255,7 @@ def make_manifest(request: Request, teacher: TeacherFacts, student: StudentFacts
     prices = None
     if teacher.usd_per_mtok_in is not None and teacher.usd_per_mtok_out is not None:
         prices = (teacher.usd_per_mtok_in, teacher.usd_per_mtok_out)
-    plan = estimate(request, prices, [*teacher.warnings, *student.warnings], student)
+    plan = estimate(request, prices, [*teacher.warnings, *unsent_options(request, teacher), *student.warnings], student)
     if request.endpoint.is_host:
         calls, tokens = plan.teacher_calls, plan.teacher_tokens
         plan.warnings.append(
@@ -275,6 +275,14 @@ def make_manifest(request: Request, teacher: TeacherFacts, student: StudentFacts
         student_thinks_natively=student.thinks_natively,
         prompts={template: hashlib.sha256(text.encode()).hexdigest() for template, text in request.wordings.items()},
     )
+
+
+def unsent_options(request: Request, teacher: TeacherFacts) -> list[str]:
+    """Which of the run's options the teacher does not take."""
+    temperature = recipe.preset_options(request.spec.preset, request.options).temperature
+    if temperature is None or "temperature" not in teacher.not_taken:
+        return []
+    return [f"temperature: not sent, because '{teacher.model}' takes none."]
 
 
 def estimate(request: Request, prices: tuple[float, float] | None, warnings: list[str], student: StudentFacts) -> Plan:

@@ -72,7 +72,7 @@ async def inspect_teacher(endpoint: TeacherEndpoint) -> TeacherFacts:
         return host_facts()
     with tempfile.TemporaryDirectory(prefix="nanodistill-") as folder:
         asked, told = Path(folder) / "asked.json", Path(folder) / "told.json"
-        write_json(asked, {"endpoint": endpoint.model_dump()}, durable=False)
+        write_json(asked, {"endpoint": endpoint.model_dump(mode="json")}, durable=False)
         result = await _result(
             "teacher", told, "teacher.preflight", str(asked), str(told), env=_key_names(endpoint.api_key_env)
         )

@@ -127,7 +127,7 @@ def _common(app: App, run: Run) -> dict[str, Any]:
     """What every worker is told: where the teacher is, what it may cost, where the student is."""
     spec = run.manifest.spec
     return {
-        "endpoint": app.settings.endpoint(spec.teacher).model_dump(),
+        "endpoint": app.settings.endpoint(spec.teacher).model_dump(mode="json"),
         "cap_usd": min(spec.budget_usd, app.settings.budget.usd_per_run),
         "cap_usd_per_day": app.settings.budget.usd_per_day,
         "ledger_dir": str(app.store.home / "ledger"),

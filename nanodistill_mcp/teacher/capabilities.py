@@ -65,7 +65,7 @@ class Capabilities:
             )  # the worked solution is the work; more would be paid for twice
         if facts.max_output_tokens:
             request["max_tokens"] = min(request["max_tokens"], facts.max_output_tokens)
-        for name in self._refused(endpoint) & request.keys():
+        for name in (self._refused(endpoint) | facts.not_taken) & request.keys():
             value = request.pop(name)
             if name in _RENAMED:
                 request[_RENAMED[name]] = value

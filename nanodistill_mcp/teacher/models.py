@@ -12,6 +12,9 @@ from nanodistill_mcp.errors import ConfigurationError
 from nanodistill_mcp.settings import TeacherEndpoint
 from nanodistill_mcp.teacher.libraries import litellm
 
+_PROBES: dict[str, float | int] = {"temperature": 0.7129, "top_p": 0.9317, "seed": 771_239}
+"""Values that are found again wherever LiteLLM puts them in a provider's request."""
+
 EXAMPLES = "claude-sonnet-5-5, gpt-5.2, gemini/gemini-2.5-flash, openrouter/<maker>/<model>, ollama/<model>"
 
 
@@ -32,6 +35,8 @@ class ModelFacts:
     for a model on this machine is zero believed."""
     max_output_tokens: int
     retires_on: str
+    not_taken: frozenset[str] = frozenset()
+    """Parameters that are not sent to it: LiteLLM would drop them, or the operator says so."""
 
 
 @cache
@@ -54,22 +59,24 @@ def model_facts(endpoint: TeacherEndpoint) -> ModelFacts:
             next_step=f"Give a LiteLLM id, with its provider where it has one: {EXAMPLES}.",
         ) from None
     entry = _map_entry(endpoint.model, bare, provider)
+    known = endpoint.overrides
     claude = "claude" in endpoint.model
     # Without it LiteLLM turns the schema into a forced tool for Claude, with references that do not resolve.
     schema = "supports_native_structured_output" if claude else "supports_response_schema"
     free = provider in provider_notes()["free_and_local"] or (entry is None and is_loopback(_host(endpoint.api_base)))
+    thinks = bool(entry and entry.get("supports_reasoning") and (entry.get("thinking_always_on") or not claude))
+    thinks = _either(known.thinks_unasked, thinks)
     return ModelFacts(
         model=f"ollama_chat/{bare}" if provider == "ollama" else endpoint.model,
         provider=provider,
         mapped=entry is not None,
-        answers_by_schema=bool(entry.get(schema)) if entry else not claude,
-        calls_tools=bool(entry.get("supports_function_calling")) if entry else claude,
-        thinks_unasked=bool(
-            entry and entry.get("supports_reasoning") and (entry.get("thinking_always_on") or not claude)
-        ),
+        answers_by_schema=_either(known.answers_by_schema, bool(entry.get(schema)) if entry else not claude),
+        calls_tools=_either(known.calls_tools, bool(entry.get("supports_function_calling")) if entry else claude),
+        thinks_unasked=thinks,
         usd_per_mtok=endpoint.usd_per_mtok or _price(entry) or ((0.0, 0.0) if free else None),
-        max_output_tokens=int((entry or {}).get("max_output_tokens") or 0),
-        retires_on=str((entry or {}).get("deprecation_date") or ""),
+        max_output_tokens=known.max_output_tokens or int((entry or {}).get("max_output_tokens") or 0),
+        retires_on=str(known.retires_on or (entry or {}).get("deprecation_date") or ""),
+        not_taken=_dropped(bare, provider, thinks=thinks) | set(known.leave_out),
     )
 
 
@@ -99,6 +106,25 @@ def is_loopback(host: str) -> bool:
     """Whether a host is this machine."""
     name = urlsplit(f"//{host}").hostname or ""
     return name in ("localhost", "::1") or name.startswith("127.")
+
+
+def _either(said: bool | None, found: bool) -> bool:  # noqa: FBT001 - two answers to one question
+    return found if said is None else said
+
+
+def _dropped(bare: str, provider: str, *, thinks: bool) -> frozenset[str]:
+    """Which sampling parameters LiteLLM drops for a model, asked as a question that thinks unasked is asked."""
+    effort = {"reasoning_effort": "low"} if thinks else {}
+    lost: set[str] = set()
+    for name, value in _PROBES.items():
+        wanted: dict[str, Any] = {name: value, **effort, "drop_params": True}
+        try:
+            sent = litellm().utils.get_optional_params(model=bare, custom_llm_provider=provider, **wanted)
+        except Exception:  # noqa: BLE001, S112 - LiteLLM's own table failed on an odd provider: the first call will tell
+            continue
+        if str(value) not in str(sent):
+            lost.add(name)
+    return frozenset(lost)
 
 
 def _host(address: str) -> str:

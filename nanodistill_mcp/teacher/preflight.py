@@ -39,6 +39,7 @@ class TeacherFacts(BaseModel):
     local: bool = Field(description="It runs on this machine: nothing is sent anywhere and nothing is paid.")
     max_output_tokens: int = Field(description="0 when unknown.")
     retires_on: str = Field(description="ISO date; empty when none is announced.")
+    not_taken: list[str] = Field(default=[], description="Sampling parameters that are not sent to it.")
     host: str = Field(description="Where prompts and the key are sent.")
     warnings: list[str]
 
@@ -82,6 +83,7 @@ def preflight(endpoint: TeacherEndpoint) -> TeacherFacts:
         local=local,
         max_output_tokens=facts.max_output_tokens,
         retires_on=facts.retires_on,
+        not_taken=sorted(facts.not_taken),
         host=host,
         warnings=warnings,
     )

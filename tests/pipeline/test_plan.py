@@ -5,10 +5,19 @@ from typing import Any
 import pytest
 
 from nanodistill_mcp.errors import UserInputError
-from nanodistill_mcp.pipeline.plan import Request, check_schema, input_warnings, schema_check, seed_checker, target_of
+from nanodistill_mcp.pipeline.plan import (
+    Request,
+    check_schema,
+    input_warnings,
+    schema_check,
+    seed_checker,
+    target_of,
+    unsent_options,
+)
 from nanodistill_mcp.runs.options import Options, set_options
 from nanodistill_mcp.runs.records import Seed
 from nanodistill_mcp.settings import TeacherEndpoint
+from nanodistill_mcp.teacher.preflight import host_facts
 from tests.runs.made import manifest
 
 SCHEMA = {
@@ -81,3 +90,14 @@ def test_the_user_is_told_what_the_teacher_will_answer_and_what_cannot_be_proved
     assert "options.test_path" in raw[1]
     (beyond,) = input_warnings(_request([_seed("a"), held_out], inputs=10))
     assert beyond.startswith("6 of 10 inputs are beyond the target of 5 examples: raise augment_factor")
+
+
+def test_an_option_the_teacher_does_not_take_is_named_before_anything_is_paid() -> None:
+    """It is left out of every request, and who asked for it should not wonder at the answers."""
+    facts = host_facts().model_copy(update={"model": "m", "not_taken": ["temperature", "top_p"]})
+
+    assert unsent_options(_request([_seed("a")], temperature=0.7), facts) == [
+        "temperature: not sent, because 'm' takes none."
+    ]
+    assert unsent_options(_request([_seed("a")]), facts) == []
+    assert unsent_options(_request([_seed("a")], temperature=0.7), host_facts()) == []

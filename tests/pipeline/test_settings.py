@@ -220,3 +220,42 @@ def test_the_host_is_the_calling_agent_and_no_endpoint_can_take_its_name(tmp_pat
     assert not _load(tmp_path).endpoint(DEFAULT_TEACHER).is_host
     refused = _refused(tmp_path, "teachers: {host: {model: openai/desk}}")
     assert "host is the calling agent; give the endpoint another name" in refused.what
+
+
+MODELS = """
+models:
+  claude-x: {usd_per_mtok: [3, 15], retires_on: 2027-01-31, max_output_tokens: 8192, answers_by_schema: false}
+teachers:
+  dear: {model: claude-x, usd_per_mtok: [5, 25]}
+  own: {model: claude-x, overrides: {calls_tools: true}}
+"""
+
+
+def test_what_is_said_of_a_model_reaches_every_endpoint_of_it(tmp_path: Path) -> None:
+    """Data that came with the server ages; correcting it must not need a new version."""
+    settings = _load(tmp_path, MODELS)
+    plain, dear, own = (settings.endpoint(name) for name in ("claude-x", "dear", "own"))
+
+    assert plain.overrides.max_output_tokens == 8192
+    assert plain.overrides.answers_by_schema is False
+    assert str(plain.overrides.retires_on) == "2027-01-31"
+    assert (plain.usd_per_mtok, dear.usd_per_mtok) == ((3, 15), (5, 25))
+    assert dear.overrides == plain.overrides
+    assert own.overrides.max_output_tokens is None, "what is said of an endpoint stands alone"
+    assert settings.endpoint("another-model").overrides.max_output_tokens is None
+    assert type(plain).model_validate(plain.model_dump(mode="json")) == plain, "it travels to other processes as JSON"
+
+
+@pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        ("{max_tokens: 3}", "max_tokens"),
+        ("{usd_per_mtok: [-1, 2]}", "usd_per_mtok"),
+        ("{usd_per_mtok: [.nan, 2]}", "usd_per_mtok"),
+        ("{retires_on: soon}", "retires_on"),
+        ("{leave_out: [messages]}", "leave_out"),
+    ],
+)
+def test_what_is_said_of_a_model_is_checked(tmp_path: Path, said: str, named: str) -> None:
+    """A misspelt key that is ignored is a price nobody asked for."""
+    assert f"models.m.{named}" in _refused(tmp_path, f"models: {{m: {said}}}").what

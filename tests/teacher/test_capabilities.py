@@ -144,3 +144,16 @@ async def test_a_damaged_memory_is_no_obstacle(openai_desk: Desk) -> None:
     openai_desk.capabilities_path.write_text("{", encoding="utf-8")
 
     assert await ask(openai_desk) == "4"
+
+
+async def test_what_the_operator_says_of_a_model_shapes_the_first_request(openai_desk: Desk) -> None:
+    """Nothing has to be refused first, and nothing is spent on finding out."""
+    said = {"answers_by_schema": False, "calls_tools": True, "max_output_tokens": 512, "leave_out": ["temperature"]}
+
+    await ask(openai_desk, endpoint=openai_desk.endpoint(overrides=said), sampling={"temperature": 0.5, "top_p": 0.9})
+
+    assert len(openai_desk.requests) == 1
+    assert body(openai_desk)["tools"][0]["function"]["name"] == "WorkedSolution"
+    assert body(openai_desk)["max_tokens"] == 512
+    assert "temperature" not in body(openai_desk)
+    assert body(openai_desk)["top_p"] == 0.9

@@ -168,3 +168,33 @@ def test_the_result_is_written_for_the_process_that_asked(
         assert result["next_step"].startswith("Give a LiteLLM id")
     else:
         assert TeacherFacts.model_validate(result).provider == "anthropic"
+
+
+@pytest.mark.parametrize(
+    ("model", "not_taken"),
+    [
+        ("claude-sonnet-5-5", {"temperature", "top_p", "seed"}),
+        ("anthropic/claude-sonnet-4-5", {"seed"}),
+        ("gpt-4o", set[str]()),
+        ("o3", {"temperature", "top_p"}),
+    ],
+)
+def test_what_a_model_does_not_take_is_known_beforehand(model: str, not_taken: set[str]) -> None:
+    """LiteLLM would drop it without a word; the plan says so."""
+    assert set(facts(model).not_taken) == not_taken
+
+
+def test_what_the_operator_says_of_a_model_comes_before_the_map() -> None:
+    """Prices change and models retire between two versions of the server."""
+    said = {
+        "retires_on": "2027-01-31",
+        "max_output_tokens": 8192,
+        "answers_by_schema": False,
+        "leave_out": ["temperature"],
+    }
+    found = facts("gpt-4o", usd_per_mtok=(1, 2), overrides=said)
+
+    assert (found.retires_on, found.max_output_tokens, found.supports_schema) == ("2027-01-31", 8192, False)
+    assert (found.usd_per_mtok_in, found.usd_per_mtok_out) == (1, 2)
+    assert found.not_taken == ["temperature"]
+    assert facts("gpt-4o").supports_schema
