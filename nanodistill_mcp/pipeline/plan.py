@@ -32,6 +32,10 @@ EXAMPLES_PER_CALL = 8
 _YIELD = Range(low=0.5, high=0.9)
 
 
+Examples = tuple[list[Seed], list[str]]
+"""The user's examples with their sides, and the raw inputs beside them."""
+
+
 @dataclass(frozen=True)
 class Request:
     """What create_run was asked for, checked as far as needs no other process."""
@@ -61,8 +65,9 @@ def check_request(
     preset: str,
     options: dict[str, Any],
     budget_usd: float,
+    kept: Examples | None = None,
 ) -> Request:
-    """Check every argument of create_run.
+    """Check every argument of create_run; a clone keeps the examples of another run instead of giving any.
 
     Raises:
         UserInputError: Names the first argument that is not accepted and says what is.
@@ -72,21 +77,18 @@ def check_request(
         raise UserInputError(
             "The instruction is empty.", next_step="Say in a sentence or two what the student is to do with an input."
         )
-    if bool(seed) == bool(seed_path):
+    if kept is None and bool(seed) == bool(seed_path):
         raise UserInputError(
             "Give the examples once.", next_step="Pass either seed (a list of {input, output}) or seed_path (a file)."
         )
     chosen = check_options(options)
     recipe.preset_options(preset, chosen)
-    rows = check_rows(list(seed)) if seed else read_rows(seed_path, settings.readable_dirs())
-    tests = read_rows(chosen.test_path, settings.readable_dirs(), labelled=True) if chosen.test_path else None
     if chosen.inputs_only and not chosen.inputs_path:
         raise UserInputError(
             "inputs_only needs inputs_path: a file of the inputs to train on.",
             next_step="Give options.inputs_path too, or leave inputs_only out.",
         )
-    inputs = read_inputs(chosen.inputs_path, settings.readable_dirs()) if chosen.inputs_path else []
-    seeds = split(rows, chosen.held_out_split, chosen.seed or 0, tests=tests)
+    seeds, inputs = kept or _given_examples(settings, chosen, seed, seed_path)
     check_schema(response_schema, seeds)
     if budget_usd > settings.budget.usd_per_run:
         raise UserInputError(
@@ -117,6 +119,13 @@ def _wordings(settings: Settings) -> dict[str, str]:
     from nanodistill_mcp.teacher.wording import read_wordings  # noqa: PLC0415 - builds the shapes of all answers
 
     return read_wordings(settings.prompts)
+
+
+def _given_examples(settings: Settings, chosen: Options, seed: list[dict[str, Any]], seed_path: str) -> Examples:
+    rows = check_rows(list(seed)) if seed else read_rows(seed_path, settings.readable_dirs())
+    tests = read_rows(chosen.test_path, settings.readable_dirs(), labelled=True) if chosen.test_path else None
+    inputs = read_inputs(chosen.inputs_path, settings.readable_dirs()) if chosen.inputs_path else []
+    return split(rows, chosen.held_out_split, chosen.seed or 0, tests=tests), inputs
 
 
 def check_options(options: dict[str, Any]) -> Options:

@@ -6,7 +6,7 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -187,6 +187,7 @@ class RunStore:
         *,
         inputs: Sequence[str] = (),
         wordings: Mapping[str, str] | None = None,
+        fill: Callable[[RunPaths], None] | None = None,
     ) -> tuple[Run, bool]:
         """Make a run folder appear whole, or attach to the equal one that is there.
 
@@ -195,6 +196,7 @@ class RunStore:
             seeds: The user's examples.
             inputs: Real inputs for the teacher to answer.
             wordings: Prompts that replace the package's, by template.
+            fill: Puts further files into the folder before it appears.
 
         Returns:
             The run, and whether this call made it.
@@ -217,6 +219,8 @@ class RunStore:
                 draft.prompts.mkdir(mode=0o700)
             for template, text in (wordings or {}).items():
                 write_atomic(draft.prompts / f"{template}.md", text.encode())
+            if fill:
+                fill(draft)
             write_json(draft.manifest, manifest.model_dump())
             with _alone_in(self.runs_dir):
                 # Another server may have been first, with this name or the same in other case.

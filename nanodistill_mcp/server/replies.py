@@ -78,6 +78,18 @@ class CreateReply(BaseModel):
     next_step: NextStep
 
 
+class CloneReply(CreateReply):
+    """A run that now exists beside the one it was made of."""
+
+    cloned_from: str
+    message: str
+    answers_at_hand: int = Field(
+        description="Answers the other run paid for; each is used where its question is asked."
+    )
+    revisions_carried: int
+    policy_carried: bool = Field(description="Whether the user's own policy is the clone's first.")
+
+
 class RunLine(BaseModel):
     """One run in the list. A run that cannot be read is one line that says why."""
 

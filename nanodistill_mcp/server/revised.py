@@ -1,11 +1,14 @@
-"""What is told of a call of revise_examples."""
+"""What is told of a call of revise_examples, and of a clone."""
 
 from nanodistill_mcp.pipeline import status as states
+from nanodistill_mcp.pipeline.policy_versions import carried_policy
 from nanodistill_mcp.pipeline.revise import Revised
+from nanodistill_mcp.pipeline.revisions import revisions_of
+from nanodistill_mcp.runs.journal import read_journal
 from nanodistill_mcp.runs.records import RowChange
 from nanodistill_mcp.runs.store import Run
 from nanodistill_mcp.server.artifacts import artifact_list
-from nanodistill_mcp.server.replies import NextStep, RevisedRow, ReviseReply
+from nanodistill_mcp.server.replies import CloneReply, CreateReply, NextStep, RevisedRow, ReviseReply
 
 _ROWS_SHOWN = 20
 _CHARS_SHOWN = 120
@@ -28,6 +31,30 @@ def revise_reply(run: Run, revised: Revised) -> ReviseReply:
         examples=revised.examples,
         artifacts=artifact_list(run),
         next_step=_next_step(run, revised),
+    )
+
+
+def clone_reply(reply: CreateReply, run: Run, source: Run) -> CloneReply:
+    """A clone, and what it has of the run it was made of."""
+    borrowed = [record for record in read_journal(run.paths.calls).records if "borrowed_from" in record]
+    answers = len({record["call_id"] for record in borrowed})
+    number, policy = revisions_of(run).number, carried_policy(run) is not None
+    along = [f"{answers} answers of {source.run_id} are at hand and cost nothing where the same is asked"]
+    if not answers and source.paths.calls.exists():
+        along = ["No answer fits: the teacher, the instruction or a setting that is part of every question differs"]
+    if policy:
+        along.append("the user's own policy is its first, unless extract_policy is told otherwise")
+    if number:
+        other = run.manifest.spec.response_schema != source.manifest.spec.response_schema
+        but = ", but for rows whose output does not keep the new response_schema" if other else ""
+        along.append(f"the revisions of examples hold here too{but}; amplify pays only to make up for dropped ones")
+    return CloneReply(
+        **reply.model_dump(),
+        cloned_from=source.run_id,
+        message="; ".join(along) + ".",
+        answers_at_hand=answers,
+        revisions_carried=number,
+        policy_carried=policy,
     )
 
 

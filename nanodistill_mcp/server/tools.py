@@ -12,16 +12,19 @@ from nanodistill_mcp.errors import RunStateError, UserInputError
 from nanodistill_mcp.jobs.launch import active_job, steer
 from nanodistill_mcp.pipeline import plan, recipe
 from nanodistill_mcp.pipeline import status as states
+from nanodistill_mcp.pipeline.clone import CHANGEABLE, carried, check_clone
 from nanodistill_mcp.pipeline.policy_versions import content, given_policy
 from nanodistill_mcp.pipeline.revise import Wish, revise
 from nanodistill_mcp.pipeline.revisions import count_examples
 from nanodistill_mcp.runs.records import MAX_PROMPTS, Control, ModelName, Reasoning
+from nanodistill_mcp.runs.store import Run
 from nanodistill_mcp.server import host, stages
 from nanodistill_mcp.server.app import App, next_step, runs_reply, spend_reply, status_reply
 from nanodistill_mcp.server.artifacts import artifact_list, read_page
 from nanodistill_mcp.server.boundary import strict_tool
 from nanodistill_mcp.server.preflight import inspect_both
 from nanodistill_mcp.server.replies import (
+    CloneReply,
     ControlReply,
     CreateReply,
     DeleteReply,
@@ -33,7 +36,7 @@ from nanodistill_mcp.server.replies import (
     SubmitReply,
     TasksReply,
 )
-from nanodistill_mcp.server.revised import revise_reply
+from nanodistill_mcp.server.revised import clone_reply, revise_reply
 from nanodistill_mcp.student.gguf_quantizations import QUANTIZATIONS, quantization_named
 
 Ctx = Context[App]
@@ -102,9 +105,8 @@ async def create_run(
     Answers with the plan and an estimate of calls, dollars, updates and disk to show the user before going on. Takes a few
     seconds. Next: synthesize_cot.
     """
-    app = app_of(ctx)
     request = plan.check_request(
-        app.settings,
+        app_of(ctx).settings,
         name=name,
         instruction=instruction,
         seed=seed,
@@ -118,6 +120,36 @@ async def create_run(
         options=options,
         budget_usd=budget_usd,
     )
+    run, created = await _store(ctx, request)
+    return _created(request, run, created)
+
+
+async def clone_run(
+    run_id: RunId,
+    name: Annotated[str, Field(description="The new run's id: letters, digits, '.', '_', '-'; at most 64.")],
+    ctx: Ctx,
+    changes: Annotated[
+        dict[str, Any],
+        Field(description=f"What is to differ: {', '.join(CHANGEABLE)}. options are put over the other run's."),
+    ] = {},
+) -> CloneReply:
+    """Make a new run of another's examples, split as they are, with some settings changed; spends nothing.
+
+    Its stages are called again and answered, without paying, from what the other run paid for wherever a question is still the
+    same; its spend counts only what it pays itself. The user's own policy and revisions of examples go along, models do not.
+    Next: synthesize_cot.
+    """
+    app = app_of(ctx)
+    source = app.store.open(run_id)
+    request = check_clone(app.settings, source, name, changes)
+    run, created = await _store(ctx, request, source)
+    return clone_reply(_created(request, run, created), run, source)
+
+
+async def _store(ctx: Ctx, request: plan.Request, source: Run | None = None) -> tuple[Run, bool]:
+    """The run a checked request asks for, made now unless it is there; with what it takes along of the run it is cloned of."""
+    app = app_of(ctx)
+    fill = carried(source, request).write if source is not None else None
     existing = app.store.find(request.run_id)
     if existing is not None and existing.manifest.spec == request.spec:
         run, created = existing, False
@@ -127,10 +159,16 @@ async def create_run(
             check = partial(plan.check_teacher, endpoint=request.endpoint, options=request.options)
             teacher_facts, student_facts = await inspect_both(request.endpoint, request.student, check)
             manifest = plan.make_manifest(request, teacher_facts, student_facts)
+            if source is not None:
+                manifest = manifest.model_copy(update={"cloned_from": source.run_id})
         else:  # refused by the store, which shows the difference
             manifest = existing.manifest.model_copy(update={"spec": request.spec})
-        run, created = app.store.create(manifest, request.seeds, inputs=request.inputs, wordings=request.wordings)
+        run, created = app.store.create(manifest, request.seeds, inputs=request.inputs, wordings=request.wordings, fill=fill)
         await ctx.report_progress(2, 2, "stored")
+    return run, created
+
+
+def _created(request: plan.Request, run: Run, created: bool) -> CreateReply:  # noqa: FBT001 - what the store answered
     manifest = run.manifest
     return CreateReply(
         run_id=run.run_id,
@@ -438,6 +476,7 @@ def all_tools() -> list[Tool]:
     """Every tool, in the order an agent meets them."""
     return [
         strict_tool(create_run, title="Create a run", open_world=True),
+        strict_tool(clone_run, title="Clone a run", open_world=True),
         strict_tool(synthesize_cot, title="Solve the examples", open_world=True),
         strict_tool(extract_policy, title="Extract the policy", open_world=True),
         strict_tool(amplify, title="Generate examples", open_world=True),

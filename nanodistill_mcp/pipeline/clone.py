@@ -1,0 +1,151 @@
+"""A new run of another's examples with something changed: what was paid for and what the user decided goes along.
+
+Stages are not copied. They are done again in the clone, where each question that is still the same finds its answer in the
+journal: borrowed, at no cost, from the run that paid for it.
+"""
+
+import difflib
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from nanodistill_mcp.errors import UserInputError
+from nanodistill_mcp.pipeline import plan
+from nanodistill_mcp.pipeline.plan import Request
+from nanodistill_mcp.pipeline.revisions import revisions_of
+from nanodistill_mcp.runs.files import write_atomic, write_json
+from nanodistill_mcp.runs.journal import Record, encode, read_journal
+from nanodistill_mcp.runs.paths import RunPaths
+from nanodistill_mcp.runs.records import Revision, RunSpec
+from nanodistill_mcp.runs.store import Run
+from nanodistill_mcp.settings import Settings
+
+CHANGEABLE = tuple(name for name in RunSpec.model_fields if name != "seeds_sha256")
+MOST_PER_SEED = 1000
+
+_OF_THE_EXAMPLES = ("test_path", "inputs_path", "held_out_split")
+_IN_EVERY_QUESTION = ("temperature", "teacher_max_tokens")
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What goes along into a clone."""
+
+    calls: list[Record]
+    revisions: list[Revision]
+    policy: dict[str, Any] | None
+
+    @property
+    def answers(self) -> int:
+        """Questions whose outcome is at hand."""
+        return len({record["call_id"] for record in self.calls if record["kind"] != "intent"})
+
+    def write(self, paths: RunPaths) -> None:
+        """Put it into a run's folder."""
+        if self.calls:
+            write_atomic(paths.calls, b"".join(map(encode, self.calls)))
+        if self.revisions:
+            write_atomic(paths.revisions, b"".join(encode(revision.model_dump()) for revision in self.revisions))
+        if self.policy:
+            paths.policies.mkdir(mode=0o700)
+            write_json(paths.policies / "policy.v0.json", self.policy)
+
+
+def check_clone(settings: Settings, source: Run, name: str, changes: dict[str, Any]) -> Request:
+    """Check what a clone is to be like.
+
+    Raises:
+        UserInputError: Names what is not accepted and says what is.
+    """
+    if name.casefold() == source.run_id.casefold():
+        raise UserInputError(
+            "A clone needs a name of its own.", next_step=f"For example name='{source.run_id[:60]}-2'."
+        )
+    if unknown := [key for key in changes if key not in CHANGEABLE]:
+        near = difflib.get_close_matches(unknown[0], CHANGEABLE, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise UserInputError(
+            f"One of the changes is not of a clone's settings.{hint}",
+            next_step=f"A clone can change: {', '.join(CHANGEABLE)}. For other examples call create_run.",
+        )
+    spec = source.manifest.spec
+    options: Any = changes.get("options", {})
+    if isinstance(options, dict):
+        changes = {**changes, "options": _options(spec.options, options)}  # pyright: ignore[reportUnknownArgumentType]
+    try:
+        asked = RunSpec.model_validate({**spec.model_dump(), **changes})
+    except ValidationError as error:
+        told = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+            for problem in error.errors(include_input=False, include_url=False)
+        )
+        raise UserInputError(
+            f"The changes are not accepted: {told}.", next_step="Give each setting as create_run takes it."
+        ) from None
+    if not 1 <= asked.augment_factor <= MOST_PER_SEED or asked.budget_usd < 0:
+        raise UserInputError(
+            f"augment_factor must lie between 1 and {MOST_PER_SEED}, and budget_usd not below 0.",
+            next_step="Correct it and call clone_run again.",
+        )
+    return plan.check_request(
+        settings,
+        name=name,
+        seed=[],
+        seed_path="",
+        kept=(source.seeds(), source.inputs()),
+        **asked.model_dump(exclude={"seeds_sha256"}),
+    )
+
+
+def _options(theirs: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The other run's options with the changed ones over them; None gives one back to the preset."""
+    if of_examples := [name for name in _OF_THE_EXAMPLES if name in changes and changes[name] != theirs.get(name)]:
+        raise UserInputError(
+            f"{', '.join(of_examples)}: a clone keeps the other run's examples and its held-out ones.",
+            next_step="Leave it out, or call create_run.",
+        )
+    return {name: value for name, value in {**theirs, **changes}.items() if value is not None}
+
+
+def carried(source: Run, request: Request) -> Carried:
+    """What a clone takes along. A job of the source may be running: its journal only grows, and what is there is whole."""
+    spec = source.manifest.spec
+    fits = (
+        request.endpoint.model == source.manifest.teacher_model
+        and request.spec.instruction == spec.instruction
+        and all(request.spec.options.get(name) == spec.options.get(name) for name in _IN_EVERY_QUESTION)
+    )
+    keeps = plan.schema_check(request.spec.response_schema)
+    revisions: list[Revision] = []
+    for revision in revisions_of(source).all:
+        kept = [change for change in revision.changes if change.action == "drop" or keeps(change.row.output)]
+        revisions.append(revision.model_copy(update={"changes": kept}))
+    policy = source.policy()
+    own = policy if policy and policy.source != "teacher" else None
+    return Carried(
+        calls=borrowed(source) if fits else [],
+        revisions=revisions,
+        policy=own.model_copy(update={"version": 0, "restored_from": -1}).model_dump() if own else None,
+    )
+
+
+def borrowed(source: Run) -> list[Record]:
+    """The records of every answered attempt, as another run's journal takes them: free, with who paid.
+
+    Attempts that failed are left out, and so are those still in flight.
+    """
+    records = read_journal(source.paths.calls).records
+    answered = {(record["call_id"], record["attempt"]) for record in records if record["kind"] == "answer"}
+    taken: list[Record] = []
+    for record in records:
+        if (record.get("call_id"), record.get("attempt")) not in answered or record["kind"] == "error":
+            continue
+        lender = {"borrowed_from": record.get("borrowed_from", source.run_id)}
+        paid = (
+            {"cost_usd": 0.0, "lender_usd": record.get("lender_usd", record["cost_usd"])}
+            if "cost_usd" in record
+            else {}
+        )
+        taken.append({**record, **paid, **lender})
+    return taken
