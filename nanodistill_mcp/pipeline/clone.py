@@ -5,7 +5,7 @@ journal: borrowed, at no cost, from the run that paid for it.
 """
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -88,7 +88,7 @@ def check_clone(settings: Settings, source: Run, name: str, changes: dict[str, A
             f"augment_factor must lie between 1 and {MOST_PER_SEED}, and budget_usd not below 0.",
             next_step="Correct it and call clone_run again.",
         )
-    return plan.check_request(
+    request = plan.check_request(
         settings,
         name=name,
         seed=[],
@@ -96,6 +96,16 @@ def check_clone(settings: Settings, source: Run, name: str, changes: dict[str, A
         kept=(source.seeds(), source.inputs()),
         **asked.model_dump(exclude={"seeds_sha256"}),
     )
+    return replace(request, wordings=_wordings(source))
+
+
+def _wordings(source: Run) -> dict[str, str]:
+    """The prompts the other run was made with, whatever the configuration says by now: else none of its answers would fit."""
+    if not source.manifest.prompts:
+        return {}
+    from nanodistill_mcp.teacher.wording import stored_wordings  # noqa: PLC0415 - builds the shapes of all answers
+
+    return stored_wordings(source.paths.prompts, source.manifest.prompts)
 
 
 def _options(theirs: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

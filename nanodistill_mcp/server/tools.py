@@ -163,7 +163,9 @@ async def _store(ctx: Ctx, request: plan.Request, source: Run | None = None) -> 
                 manifest = manifest.model_copy(update={"cloned_from": source.run_id})
         else:  # refused by the store, which shows the difference
             manifest = existing.manifest.model_copy(update={"spec": request.spec})
-        run, created = app.store.create(manifest, request.seeds, inputs=request.inputs, wordings=request.wordings, fill=fill)
+        run, created = app.store.create(
+            manifest, request.seeds, inputs=request.inputs, wordings=request.wordings, fill=fill
+        )
         await ctx.report_progress(2, 2, "stored")
     return run, created
 

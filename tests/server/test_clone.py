@@ -1,14 +1,16 @@
 """A run with one thing changed: the examples, the answers and the user's decisions go along, and nothing is paid twice."""
 
+import hashlib
 import json
 from typing import Any
 
 import pytest
 
-from nanodistill_mcp.pipeline.clone import borrowed
+from nanodistill_mcp.pipeline.clone import borrowed, check_clone
 from nanodistill_mcp.runs.journal import Journal, read_journal, spend_of
 from nanodistill_mcp.runs.paths import RunPaths
 from nanodistill_mcp.runs.store import Run
+from nanodistill_mcp.settings import load_settings
 from tests.conftest import SHORT, Bench
 from tests.server.made import amplified_run
 
@@ -103,6 +105,17 @@ async def test_a_change_that_is_not_accepted_is_named_and_makes_nothing(
     async with bench.connect() as agent:
         assert told in await agent.refused("clone_run", **{"run_id": run_id, "name": "new", **arguments})
     assert [entry.name for entry in (bench.home / "runs").iterdir()] == [run_id]
+
+
+def test_a_clone_keeps_the_prompts_its_answers_were_asked_with(bench: Bench) -> None:
+    """The configuration may name others by now; every question would then be new, and paid for."""
+    source = Run(RunPaths(bench.run_folder(amplified_run(bench))))
+    text = "Solve it."
+    source.paths.prompts.mkdir()
+    (source.paths.prompts / "solve.md").write_text(text, encoding="utf-8")
+    source.manifest.prompts = {"solve": hashlib.sha256(text.encode()).hexdigest()}
+    request = check_clone(load_settings(bench.home, env={}), source, "other", {})
+    assert request.wordings == {"solve": text}
 
 
 def test_what_is_borrowed_is_answered_free_and_names_who_paid_first(bench: Bench) -> None:

@@ -2,7 +2,7 @@
 
 import anyio
 
-from tests.conftest import SHORT, STAGES, Agent, Bench, Demo
+from tests.conftest import SHORT, STAGES, Agent, Bench
 from tests.server.made import amplified_run
 
 
@@ -60,24 +60,20 @@ async def test_doing_amplify_again_undoes_no_revision_and_pays_nothing(bench: Be
     assert page["text"].count('"edited": true') == 1
 
 
-async def test_a_revision_after_training_makes_the_training_outdated_and_a_new_one_learns_it(
-    bench: Bench, demo: Demo
-) -> None:
+async def test_a_revision_after_training_makes_the_training_outdated_and_a_new_one_learns_it(bench: Bench) -> None:
     """A model that was trained on a wrong row must not pass for one that was not."""
-    run_id = bench.adopt(demo)
-    rows = bench.rows(run_id, "traces_amplified.jsonl")
-    dropped, edited = (row for row in rows[-2:])
+    run_id = amplified_run(bench)
     async with bench.connect() as agent:
-        await agent.call("revise_examples", run_id=run_id, approve=[edited["id"]])
+        await agent.finish(run_id, "train", options=SHORT)
+        reply = await agent.call("revise_examples", run_id=run_id, approve=["g0000-0"])
+        assert (reply["approved"], reply["examples"]) == (1, 12)
         status = await agent.call("get_status", run_id=run_id)
-        assert status["next_step"]["tool"] == "compare_models"
+        assert status["next_step"]["tool"] == "evaluate"
         reply = await agent.call(
-            "revise_examples",
-            run_id=run_id,
-            drop=[dropped["id"]],
-            edit=[{"id": edited["id"], "thinking": "Written by hand."}],
+            "revise_examples", run_id=run_id, drop=["g0000-1"], edit=[{"id": "g0000-0", "thinking": "By hand."}]
         )
         assert {artifact["name"] for artifact in reply["artifacts"]} >= {"revisions.jsonl", "traces_amplified.jsonl"}
+        assert (reply["next_step"]["tool"], reply["next_step"]["arguments"]["restart"]) == ("train", True)
         status = await agent.call("get_status", run_id=run_id)
         assert status["next_step"] == {
             "tool": "train",
@@ -85,17 +81,15 @@ async def test_a_revision_after_training_makes_the_training_outdated_and_a_new_o
             "why": "Examples were revised since: the student was trained on what they were before.",
         }
         planned = await agent.call("train", run_id=run_id, dry_run=True)
-        assert planned["result"]["examples"] == len(rows) - 1
-        await agent.call("train", run_id=run_id, wait_s=0, restart=True, options={"num_train_epochs": 1})
+        assert planned["result"]["examples"] == 11
+        await agent.call("train", run_id=run_id, wait_s=0, restart=True, options=SHORT)
         await agent.finish(run_id, "train")
         status = await agent.call("get_status", run_id=run_id)
         assert status["next_step"]["tool"] == "evaluate"
-    text = "".join(
-        (bench.run_folder(run_id) / "dataset" / f"{name}.jsonl").read_text(encoding="utf-8")
-        for name in ("train", "valid", "test")
-    )
-    assert f'"id": "{dropped["id"]}"' not in text
-    assert text.count("Written by hand.") == 1
+    rows = {row["id"]: row["messages"][-1]["content"] for row in bench.rows(run_id, "dataset/train.jsonl")}
+    assert len(rows) == 11
+    assert "g0000-1" not in rows
+    assert "By hand." in rows["g0000-0"]
 
 
 async def test_two_servers_revise_at_once_and_both_are_kept(bench: Bench) -> None:
