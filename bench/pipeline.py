@@ -1,23 +1,19 @@
-"""What the two long stages cost over the libraries they stand on: the teacher's answers, and the student's training.
+"""What training costs over the library it stands on. The teacher's answers have a bench of their own: bench/teacher.py.
 
-Each half runs ours and the bare libraries in alternation on the same work, and compares them round by round, because a
-machine's load drifts.
+Ours and the bare library run in alternation on the same work, and are compared round by round, because a machine's load
+drifts.
 
-- *teacher*: the same questions to the same loopback server, a process of its own that takes 50 ms for each answer, 16 at a
-  time: our Teacher, with budget, journal (every intent, answer and verdict on disk before it counts) and parsing, against
-  Instructor on LiteLLM, which parses and keeps nothing. Counted: validated answers per second.
-- *training*: the demo's rows and student, the same LoRA recipe: our student process, which reports every iteration, against
-  ``mlx_lm.lora`` on the command line, both with the same BLAS on one thread and a checkpoint every 100 iterations. Counted:
-  rows per second of CPU time from the 10th iteration on, which other jobs on the machine hardly move (tokens would flatter
-  MLX-LM, which counts a padding token with every row). On Linux a third line shows ``mlx_lm.lora`` as it is installed.
+The demo's rows and student, the same LoRA recipe: our student process, which reports every iteration, against
+``mlx_lm.lora`` on the command line, both with the same BLAS on one thread and a checkpoint every 100 iterations. Counted:
+rows per second of CPU time from the 10th iteration on, which other jobs on the machine hardly move (tokens would flatter
+MLX-LM, which counts a padding token with every row). On Linux a third line shows ``mlx_lm.lora`` as it is installed.
 
-    python bench/pipeline.py [teacher] [training] [--rounds 5]
+    python bench/pipeline.py [training] [--rounds 5]
 """
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportMissingTypeStubs=false, reportPrivateImportUsage=false
 
 import argparse
-import asyncio
 import json
 import os
 import random
@@ -27,32 +23,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from nanodistill_mcp.demo import task, teacher
+from nanodistill_mcp.demo import task
 from nanodistill_mcp.demo.student import student_path
-from nanodistill_mcp.demo.wire import Says, WireRequest, WireServer
 from nanodistill_mcp.pipeline.dataset import prompt_messages
 from nanodistill_mcp.runs.files import write_json, write_lines
-from nanodistill_mcp.runs.journal import Journal
-from nanodistill_mcp.runs.records import Spend
-from nanodistill_mcp.settings import TeacherEndpoint
 from nanodistill_mcp.student.requests import Recipe, TrainRequest
-from nanodistill_mcp.teacher import prompts
-from nanodistill_mcp.teacher.answers import WorkedSolution
-from nanodistill_mcp.teacher.budget import Budget, Caps
-from nanodistill_mcp.teacher.capabilities import Capabilities
-from nanodistill_mcp.teacher.client import Teacher
-from nanodistill_mcp.teacher.libraries import close_connections, instructor, litellm
 
-LATENCY_S = 0.05
-QUESTIONS = 200
-AT_ONCE = 16
 ITERATIONS = 200
 ROWS = 300
 FIRST_COUNTED = 10
@@ -60,7 +41,6 @@ LOOK_S = 0.005
 
 Seen = tuple[float, int]
 """CPU seconds a trainer had used when it reported an iteration, and the iteration."""
-KEY_VARIABLE = "NANODISTILL_BENCH_KEY"
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 RECIPE = Recipe(
@@ -88,19 +68,13 @@ RECIPE = Recipe(
 
 
 def main() -> int:
-    """Run the halves that were asked for, and print a table of each."""
+    """Run the rounds and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("halves", nargs="*", default=["teacher", "training"], help="teacher, training; both by default")
+    parser.add_argument("stage", nargs="?", choices=["training"], default="training")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each (default 5)")
     arguments = parser.parse_args()
-    if arguments.halves == ["serve"]:
-        _serve()
-        return 0
     with tempfile.TemporaryDirectory() as folder:
-        if "teacher" in arguments.halves:
-            _table("validated answers per second", _teacher_rates(Path(folder), arguments.rounds))
-        if "training" in arguments.halves:
-            _table("trained rows per CPU second", _training_rates(Path(folder), arguments.rounds))
+        _table("trained rows per CPU second", _training_rates(Path(folder), arguments.rounds))
     return 0
 
 
@@ -112,95 +86,6 @@ def _table(unit: str, rates: dict[str, list[float]]) -> None:
         print(f"  {name:<30}{max(found):>6.0f}  ({', '.join(f'{rate:.0f}' for rate in found)})", end="")
         ratios = [mine / theirs for mine, theirs in zip(ours, found, strict=False)]
         print("" if found is ours else f"   ours is {statistics.median(ratios):.2f} times this", flush=True)
-
-
-# The teacher
-
-
-def _serve() -> None:
-    """Be the teacher's server until standard input ends."""
-
-    def answer(request: WireRequest) -> Says:
-        return Says(teacher.answer(request.system, request.user, request.schema_name), delay_s=LATENCY_S)
-
-    with WireServer(answer) as server:
-        print(server.openai_url, flush=True)
-        sys.stdin.read()
-
-
-@contextmanager
-def _teacher_process() -> Generator[str]:
-    command = [sys.executable, str(Path(__file__)), "serve"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdin is not None
-        assert server.stdout is not None
-        try:
-            yield server.stdout.readline().strip()
-        finally:
-            server.stdin.close()
-
-
-def _teacher_rates(folder: Path, rounds: int) -> dict[str, list[float]]:
-    os.environ[KEY_VARIABLE] = "none-needed"
-    rates: dict[str, list[float]] = {"nanodistill-mcp's Teacher": [], "bare LiteLLM + Instructor": []}
-    rng = random.Random(0)
-    with _teacher_process() as url:
-        for number in range(rounds + 1):
-            texts = [task.write_message(rng, rng.choice(task.QUEUES)).text for _ in range(QUESTIONS + 1)]
-            asked = [prompts.solve(task.INSTRUCTION, f"{i}: {text}") for i, text in enumerate(texts)]
-            ours = asyncio.run(_ask_ours(url, asked, folder / f"calls-{number}.jsonl"))
-            bare = asyncio.run(_ask_bare(url, asked))
-            if number:  # the first round pays for imports
-                for found, rate in zip(rates.values(), (ours, bare), strict=True):
-                    found.append(rate)
-    return rates
-
-
-async def _ask_ours(url: str, asked: list[prompts.Prompt], journal_path: Path) -> float:
-    endpoint = TeacherEndpoint(
-        name="bench", model="openai/bench", api_base=url, api_key_env=KEY_VARIABLE, usd_per_mtok=(2, 10)
-    )
-    with Journal.open(journal_path) as journal:
-        budget = Budget(Caps(usd=1000), Spend(), (2, 10))
-        async with Teacher(
-            endpoint,
-            journal=journal,
-            budget=budget,
-            capabilities=Capabilities(),
-            stage="synthesize_cot",
-            concurrency=AT_ONCE,
-        ) as client:
-            await client.ask(asked[0], WorkedSolution)
-            began_s = time.perf_counter()
-            answers = await asyncio.gather(*(client.ask(prompt, WorkedSolution) for prompt in asked[1:]))
-            elapsed_s = time.perf_counter() - began_s
-    assert all(answer.value.answer for answer in answers)
-    return len(answers) / elapsed_s
-
-
-async def _ask_bare(url: str, asked: list[prompts.Prompt]) -> float:
-    library = instructor()
-    client = library.from_litellm(litellm().acompletion, mode=library.Mode.JSON_SCHEMA)
-    slots = asyncio.Semaphore(AT_ONCE)
-
-    async def ask(prompt: prompts.Prompt) -> WorkedSolution:
-        async with slots:
-            return await client.chat.completions.create(
-                model="openai/bench",
-                api_base=url,
-                api_key="none-needed",
-                response_model=WorkedSolution,
-                messages=[{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}],
-                max_tokens=2048,
-            )
-
-    await ask(asked[0])
-    began_s = time.perf_counter()
-    answers = await asyncio.gather(*(ask(prompt) for prompt in asked[1:]))
-    elapsed_s = time.perf_counter() - began_s
-    assert all(answer.answer for answer in answers)
-    await close_connections()
-    return len(answers) / elapsed_s
 
 
 # Training

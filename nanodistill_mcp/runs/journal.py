@@ -1,10 +1,12 @@
 """The journal of paid calls: one checksummed JSON object a line, on disk before it counts.
 
 What is covered: a record whose ``append`` returned is never lost, not by a kill and not by the power, and a reader never
-takes a torn or flipped line for a record. What is not: a call that was in flight when its worker died leaves an intent
+takes a torn or flipped line for a record. A record that was only noted survives a kill at once, and the power from the next
+``append`` on. What is not covered: a call that was in flight when its worker died leaves an intent
 without an answer; it is listed as in doubt, never guessed at.
 """
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -117,18 +119,7 @@ class Journal:
         """
         data = encode(record)
         with self._condition:
-            if self._lost is not None:
-                raise self._lost
-            size = os.fstat(self._fd).st_size
-            try:
-                if os.write(self._fd, data) != len(data):
-                    raise OSError(errno.ENOSPC, "short write")  # noqa: TRY301 - handled as any failed write
-            except OSError:
-                os.ftruncate(self._fd, size)  # half a line would glue itself to the next record
-                raise
-            self._written += 1
-            mine = self._written
-            self.records.append(record)
+            mine = self._write(record, data)
             while self._synced < mine:
                 if self._lost is not None:
                     raise self._lost
@@ -151,12 +142,43 @@ class Journal:
                 if lost is None:
                     self._synced = max(self._synced, upto)
 
+    def note(self, record: Record) -> None:
+        """Add a record that need not be flushed by itself: it shares the flush of the next one that is.
+
+        For what a power cut may take with it: the intent of a call whose answer is not there either, or the verdict on an
+        answer that can be judged again.
+
+        Raises:
+            OSError: It could not be written, or an earlier flush failed.
+        """
+        data = encode(record)
+        with self._condition:
+            self._write(record, data)
+
+    def _write(self, record: Record, data: bytes) -> int:
+        """Hand a line to the kernel, with the condition held; the number of lines handed over so far."""
+        if self._lost is not None:
+            raise self._lost
+        size = os.fstat(self._fd).st_size
+        try:
+            if os.write(self._fd, data) != len(data):
+                raise OSError(errno.ENOSPC, "short write")  # noqa: TRY301 - handled as any failed write
+        except OSError:
+            os.ftruncate(self._fd, size)  # half a line would glue itself to the next record
+            raise
+        self._written += 1
+        self.records.append(record)
+        return self._written
+
     async def append_async(self, record: Record) -> None:
         """``append`` from a thread, so that the event loop goes on while the disk flushes."""
         await anyio.to_thread.run_sync(self.append, record)
 
     def close(self) -> None:
-        """Let go of the file and its lock."""
+        """Flush what was only noted, and let go of the file and its lock."""
+        if self._synced < self._written and self._lost is None:
+            with contextlib.suppress(OSError):  # nothing of it was promised
+                full_fsync(self._fd)
         os.close(self._fd)
 
     def __enter__(self) -> Self:

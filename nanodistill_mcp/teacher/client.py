@@ -25,7 +25,7 @@ from nanodistill_mcp.teacher.calls import REASKS, CallLog, KnownCall, Reason, Ro
 from nanodistill_mcp.teacher.capabilities import JSON_MODES, Capabilities, Mode
 from nanodistill_mcp.teacher.gate import Call, Gate, ModeRefusedError, NoAnswerError
 from nanodistill_mcp.teacher.host import HostLine
-from nanodistill_mcp.teacher.libraries import close_connections, instructor
+from nanodistill_mcp.teacher.libraries import close_connections, instructor, prepared
 from nanodistill_mcp.teacher.models import ModelFacts, model_facts
 from nanodistill_mcp.teacher.prompts import Prompt, in_text, reworded
 from nanodistill_mcp.teacher.reading import judge
@@ -215,7 +215,7 @@ class Teacher:
                 await line.gate.complete(call=call, messages=messages, **parameters)
                 return
             await line.clients[call.mode].chat.completions.create(
-                response_model=call.answer_type,
+                response_model=prepared(call.answer_type),
                 messages=messages,
                 max_retries=REASKS - len(call.failed),
                 strict=False,

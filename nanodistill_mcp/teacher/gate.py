@@ -189,7 +189,7 @@ class Gate:
             key = {"call_id": call.call_id, "attempt": call.attempt}
             intent = {"stage": self._stage, "model": self._facts.model, "form": call.mode}
             asked = {"template": call.template, "prompt_sha": call.prompt_sha}
-            await self._note("intent", key, **intent, **asked, max_usd=worst.usd, max_tokens=worst.tokens)
+            self._note("intent", key, **intent, **asked, max_usd=worst.usd, max_tokens=worst.tokens)
             started, cpu_before_s = time.monotonic(), time.process_time()
             try:
                 response = await self._send(sent)
@@ -198,7 +198,7 @@ class Gate:
                 self._slow_down(ticket, failure)
                 usd, tokens = (usd, tokens) if failure.may_be_billed else (0.0, 0)
                 call.cost_usd += usd
-                await self._note("error", key, error=failure.kind, status=failure.status, cost_usd=usd)
+                await self._keep("error", key, error=failure.kind, status=failure.status, cost_usd=usd)
                 raise _AttemptFailedError(failure, refusal_text(error), sent) from error
             elapsed_s = time.monotonic() - started
             completion = read_completion(response)
@@ -211,7 +211,7 @@ class Gate:
             headers: dict[str, Any] = response._hidden_params.get("additional_headers") or {}  # noqa: SLF001 - where LiteLLM puts them
             self._pace.answered(ticket, provider_s, Tokens(tokens_in, tokens_out), headers)
             self._turnstile.leave(ticket)
-            await self._note(
+            await self._keep(
                 "answer",
                 key,
                 text=completion.text,
@@ -249,7 +249,7 @@ class Gate:
         """Read the answer and note the verdict. An unreadable one goes back to Instructor, which asks again."""
         verdict, value, why = judge(call.answer_type, completion.text, completion.finish_reason, call.asked)
         call.value = value
-        await self._note("verdict", {"call_id": call.call_id, "attempt": call.attempt}, verdict=verdict, why=why)
+        self._note("verdict", {"call_id": call.call_id, "attempt": call.attempt}, verdict=verdict, why=why)
         if verdict == "valid":
             _put(response, call.mode, value.model_dump_json() if value else "")
             return
@@ -298,7 +298,12 @@ class Gate:
         self._stopped = stop_error(failure, self._endpoint, host, key)
         return self._stopped
 
-    async def _note(self, kind: str, key: dict[str, Any], **fields: Any) -> None:
+    def _note(self, kind: str, key: dict[str, Any], **fields: Any) -> None:
+        """Note what a power cut may take: the kernel has it when this returns, the disk with the next answer."""
+        self._journal.note({"kind": kind, **key, "at": now(), **fields})
+
+    async def _keep(self, kind: str, key: dict[str, Any], **fields: Any) -> None:
+        """Keep what was paid: it is on disk when this returns."""
         await self._journal.append_async({"kind": kind, **key, "at": now(), **fields})
 
 

@@ -6,8 +6,11 @@ standard output. So it is imported inside the worker only, after its environment
 
 import logging
 import os
+from copy import deepcopy
 from functools import cache
 from typing import Any
+
+from pydantic import BaseModel
 
 _ENVIRONMENT = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
@@ -44,6 +47,19 @@ def instructor() -> Any:
 
     logging.getLogger("instructor").setLevel(logging.CRITICAL)
     return module
+
+
+@cache
+def prepared(answer_type: type[BaseModel]) -> type[BaseModel]:
+    """An answer's shape as Instructor would make it ready for every call anew: its class and its schema, a sixth of the CPU."""
+    ready = instructor().openai_schema(answer_type)
+    schema: dict[str, Any] = ready.model_json_schema()
+
+    def model_json_schema(_: type[BaseModel], *args: Any, **settings: Any) -> dict[str, Any]:
+        return answer_type.model_json_schema(*args, **settings) if args or settings else deepcopy(schema)
+
+    ready.model_json_schema = classmethod(model_json_schema)
+    return ready
 
 
 async def close_connections() -> None:
