@@ -13,6 +13,7 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
 
+from nanodistill_mcp.demo.wire_batches import Played, WireBatches
 from nanodistill_mcp.demo.wire_formats import (
     Breaks,
     Fails,
@@ -32,6 +33,7 @@ __all__ = ["Breaks", "Fails", "Refuses", "Says", "WireReply", "WireRequest", "Wi
 _MAX_HEAD_BYTES = 1 << 16
 _MAX_BODY_BYTES = 1 << 24
 _TRICKLE_S = 0.05
+_MUTE_S = 600.0
 _STOP_S = 10.0
 _PATHS: dict[str, Wire] = {"/chat/completions": "openai", "/v1/messages": "anthropic"}
 
@@ -53,6 +55,7 @@ class WireServer:
         self._stop: asyncio.Event | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._failure: BaseException | None = None
+        self.batches = WireBatches(answer)
         self.port = 0
         self.requests: list[WireRequest] = []
         self.in_flight = 0
@@ -115,14 +118,29 @@ class WireServer:
             self._writers.discard(writer)
             writer.close()
 
-    async def _respond(self, writer: asyncio.StreamWriter, path: str, headers: dict[str, str], body: bytes) -> bool:
+    async def _respond(
+        self, writer: asyncio.StreamWriter, method: str, path: str, headers: dict[str, str], body: bytes
+    ) -> bool:
         """Answer one request; False when the connection is of no more use."""
+        if (played := self._of_batches(method, path, headers, body)) is not None:
+            if played.mute:
+                await self._pause(_MUTE_S)
+                return False
+            await _write(writer, played.status, played.kind, played.body, {})
+            return True
         self.in_flight += 1
         self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
         try:
             return await self._answered(writer, path.partition("?")[0], headers, body)
         finally:
             self.in_flight -= 1
+
+    def _of_batches(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Played | None:
+        try:
+            return self.batches.respond(method, path.partition("?")[0], headers, body)
+        except Exception as error:  # noqa: BLE001 - kept and raised again where the server is closed
+            self._failure = self._failure or error
+            return Played(HTTPStatus.INTERNAL_SERVER_ERROR, b"{}")
 
     async def _answered(self, writer: asyncio.StreamWriter, path: str, headers: dict[str, str], body: bytes) -> bool:
         wire: Wire | None = next((wire for ending, wire in _PATHS.items() if path.endswith(ending)), None)
@@ -191,8 +209,8 @@ class WireServer:
                 return False
 
 
-async def _read_http(reader: asyncio.StreamReader) -> tuple[str, dict[str, str], bytes] | None:
-    """Read one request: its path, headers in lower case and body. None when the client closed the connection."""
+async def _read_http(reader: asyncio.StreamReader) -> tuple[str, str, dict[str, str], bytes] | None:
+    """Read one request: its method, path, headers in lower case and body. None when the client closed the connection."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
@@ -204,7 +222,8 @@ async def _read_http(reader: asyncio.StreamReader) -> tuple[str, dict[str, str],
     length = int(headers.get("content-length", "0"))
     if length > _MAX_BODY_BYTES or "chunked" in headers.get("transfer-encoding", ""):
         return None
-    return lines[0].split(" ")[1], headers, await reader.readexactly(length)
+    method, path, _ = lines[0].split(" ")
+    return method, path, headers, await reader.readexactly(length)
 
 
 async def _write_json(

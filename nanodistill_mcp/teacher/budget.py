@@ -6,6 +6,7 @@ provider that bills more than its own tokenizer could have counted.
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nanodistill_mcp.errors import BudgetError
@@ -93,6 +94,35 @@ class Budget:
             await self._settled.wait()
         self._in_flight.append(worst)
         self.calls += 1
+
+    async def reserve_many(self, worsts: Sequence[Reservation]) -> tuple[list[Reservation], int]:
+        """Set the worst cases of a batch aside, as many from the front as fit now; wait until one does.
+
+        Returns:
+            What to settle when the batch has ended, and how many of the calls it covers.
+
+        Raises:
+            BudgetError: Not even the first fits and nothing is in flight.
+        """
+        await self.reserve(worsts[0])
+        rest = list(worsts[1:])
+        if self.caps.calls is not None:
+            rest = rest[: max(0, self.caps.calls - self.calls)]
+        while rest:
+            together = Reservation(sum(worst.usd for worst in rest), sum(worst.tokens for worst in rest))
+            if not self._missing(together) and not self._missing_today(together):
+                self._in_flight.append(together)
+                self.calls += len(rest)
+                return [worsts[0], together], 1 + len(rest)
+            rest = rest[: len(rest) * 9 // 10]
+        return [worsts[0]], 1
+
+    def correct(self, usd: float, tokens: int) -> None:
+        """Change what was counted for the calls of an earlier worker, now that it is known what they cost."""
+        self.usd += usd
+        self.tokens += tokens
+        self._settled.set()
+        self._settled = asyncio.Event()
 
     def settle(self, reserved: Reservation, usd: float, tokens: int) -> None:
         """Put what an attempt did cost in the place of its worst case."""

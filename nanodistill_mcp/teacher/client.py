@@ -20,6 +20,7 @@ from nanodistill_mcp.runs.journal import Journal
 from nanodistill_mcp.runs.questions import Questions
 from nanodistill_mcp.runs.store import now
 from nanodistill_mcp.settings import TeacherEndpoint
+from nanodistill_mcp.teacher.batch import BatchLine, BatchTerms
 from nanodistill_mcp.teacher.budget import Budget
 from nanodistill_mcp.teacher.calls import REASKS, CallLog, KnownCall, Reason, RowDeclined, call_id_of
 from nanodistill_mcp.teacher.capabilities import JSON_MODES, Capabilities, Mode
@@ -54,6 +55,9 @@ class _Line:
 
     facts: ModelFacts
     gate: Gate
+    batch: BatchLine | None
+    complete: Callable[..., Awaitable[Any]]
+    """Makes one completion, out of a batch or live."""
     clients: dict[Mode, Any]
 
 
@@ -73,6 +77,7 @@ class Teacher:
         backoff_s: The first wait after a failure; doubles with every further one.
         host: Where the questions to the calling agent lie and the name of the job that asks, when the agent is the teacher.
         wordings: Prompts that replace the package's, by template.
+        batch: How to hand questions in as batches; None asks each on its own.
     """
 
     def __init__(
@@ -90,6 +95,7 @@ class Teacher:
         backoff_s: float = 0.5,
         host: tuple[Questions, str] | None = None,
         wordings: Mapping[str, str] | None = None,
+        batch: BatchTerms | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._journal = journal
@@ -102,10 +108,13 @@ class Teacher:
         self._sampling = sampling or {}
         self._backoff_s = backoff_s
         self._wordings = wordings or {}
+        self._batch = batch
         self._calls = CallLog(journal)
         self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._first = asyncio.Lock()
-        self._proved = False
+        self._opening = asyncio.Lock()
+        # A batch is only as fast as its questions come together, so a run that was answered before is proof enough.
+        self._proved = batch is not None and any(record["kind"] == "answer" for record in journal.records)
         self._line: _Line | None = None
         self._host = (
             HostLine(*host, stage=stage, journal=journal, budget=budget, before_call=before_call) if host else None
@@ -122,6 +131,8 @@ class Teacher:
     async def aclose(self) -> None:
         """Wait for what is in flight, because it is paid for, then close the connections. At most 15 s."""
         if self._line:
+            if self._line.batch:
+                await self._line.batch.aclose()
             await self._line.gate.drain()
             await close_connections()
 
@@ -212,7 +223,7 @@ class Teacher:
         messages = [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}]
         try:
             if call.mode == "text":
-                await line.gate.complete(call=call, messages=messages, **parameters)
+                await line.complete(call=call, messages=messages, **parameters)
                 return
             await line.clients[call.mode].chat.completions.create(
                 response_model=prepared(call.answer_type),
@@ -266,27 +277,48 @@ class Teacher:
         yield
 
     async def _open_line(self) -> _Line:
-        if self._line is None:
-            facts = await asyncio.to_thread(model_facts, self._endpoint)  # imports LiteLLM: seconds
-            library = await asyncio.to_thread(instructor)
-            gate = Gate(
-                self._endpoint,
-                facts,
-                journal=self._journal,
-                budget=self._budget,
-                capabilities=self._capabilities,
-                stage=self._stage,
-                concurrency=self._concurrency,
-                timeout_s=self._timeout_s,
-                backoff_s=self._backoff_s,
-                before_call=self._before_call,
-                credentials=_credentials(self._endpoint, facts),
-            )
-            clients: dict[Mode, Any] = {
-                mode: library.from_litellm(gate.complete, mode=library.Mode[mode.upper()]) for mode in JSON_MODES
-            }
-            self._line = _Line(facts, gate, clients)
-        return self._line
+        async with self._opening:
+            if self._line is None:
+                self._line = await self._new_line()
+                if self._line.batch:
+                    self._line.batch.open()
+            return self._line
+
+    async def _new_line(self) -> _Line:
+        facts = await asyncio.to_thread(model_facts, self._endpoint)  # imports LiteLLM: seconds
+        library = await asyncio.to_thread(instructor)
+        credentials = _credentials(self._endpoint, facts)
+        gate = Gate(
+            self._endpoint,
+            facts,
+            journal=self._journal,
+            budget=self._budget,
+            capabilities=self._capabilities,
+            stage=self._stage,
+            concurrency=self._concurrency,
+            timeout_s=self._timeout_s,
+            backoff_s=self._backoff_s,
+            before_call=self._before_call,
+            credentials=credentials,
+        )
+        batch = self._batch and BatchLine(
+            self._endpoint,
+            facts,
+            gate,
+            journal=self._journal,
+            budget=self._budget,
+            capabilities=self._capabilities,
+            stage=self._stage,
+            terms=self._batch,
+            before_call=self._before_call,
+            credentials=credentials,
+            backoff_s=self._backoff_s,
+        )
+        complete = (batch or gate).complete
+        clients: dict[Mode, Any] = {
+            mode: library.from_litellm(complete, mode=library.Mode[mode.upper()]) for mode in JSON_MODES
+        }
+        return _Line(facts, gate, batch, complete, clients)
 
 
 def _credentials(endpoint: TeacherEndpoint, facts: ModelFacts) -> dict[str, str]:

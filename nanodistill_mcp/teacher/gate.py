@@ -134,7 +134,7 @@ class Gate:
                 except _AttemptFailedError as failed:
                     await self._recover(call, failed, patience)
                 else:
-                    await self._judge(call, response, completion)
+                    await self.judge(call, response, completion)
                     return response
         except Exception as error:
             call.raised = error
@@ -204,7 +204,7 @@ class Gate:
             completion = read_completion(response)
             tokens_in = completion.input_tokens or size // 4
             tokens_out = completion.output_tokens or estimated_tokens(completion.text)
-            usd, tokens = self._cost(completion, tokens_in, tokens_out), tokens_in + tokens_out
+            usd, tokens = self.cost(completion, tokens_in, tokens_out), tokens_in + tokens_out
             call.cost_usd += usd
             # Side by side, each request also waits for our own work on the others, and that is not the provider's.
             provider_s = max(0.1 * elapsed_s, elapsed_s - (time.process_time() - cpu_before_s))
@@ -240,12 +240,12 @@ class Gate:
         async with asyncio.timeout(self._timeout_s + _DEADLINE_MARGIN_S):  # theirs starts again with every byte
             return await litellm().acompletion(**sent, **fixed, **self._credentials)
 
-    def _cost(self, completion: Completion, tokens_in: int, tokens_out: int) -> float:
+    def cost(self, completion: Completion, tokens_in: int, tokens_out: int) -> float:
         """What a completion cost: LiteLLM's figure knows about caches; the operator's own prices come first."""
         own_prices = self._endpoint.usd_per_mtok is not None
         return (None if own_prices else completion.usd) or self._budget.price(tokens_in, tokens_out)
 
-    async def _judge(self, call: Call, response: Any, completion: Completion) -> None:
+    async def judge(self, call: Call, response: Any, completion: Completion) -> None:
         """Read the answer and note the verdict. An unreadable one goes back to Instructor, which asks again."""
         verdict, value, why = judge(call.answer_type, completion.text, completion.finish_reason, call.asked)
         call.value = value
@@ -269,13 +269,13 @@ class Gate:
             raise RowDeclined("context" if failure.kind == "context" else "filtered", call.call_id, call.cost_usd)
         if failure.kind == "rate_limit":  # everybody waits at the turnstile
             if time.monotonic() + self._pace.paused_s() - patience.first_failed_at > RATE_LIMIT_PATIENCE_S:
-                raise self._stop(failure)
+                raise self.stop(failure)
             return
         if patience.failed[failure.kind] >= TRANSIENT.get(failure.kind, 0):
             others_are_answered = self._answered_at > patience.first_failed_at
             if failure.kind in TRANSIENT and failure.kind != "unreachable" and others_are_answered:
                 raise RowDeclined("empty", call.call_id, call.cost_usd)  # it is this question
-            raise self._stop(failure)
+            raise self.stop(failure)
         backoff_s = min(_LONGEST_BACKOFF_S, self._backoff_s * 2 ** (patience.failed[failure.kind] - 1))
         wait_s = backoff_s * random.uniform(0.5, 1.0) if failure.retry_after_s is None else failure.retry_after_s  # noqa: S311
         await asyncio.sleep(wait_s)
@@ -289,9 +289,9 @@ class Gate:
             return
         if self._answered_at:
             raise RowDeclined("invalid", call.call_id, call.cost_usd)  # others are answered: it is this question
-        raise self._stop(failed.failure)
+        raise self.stop(failed.failure)
 
-    def _stop(self, failure: Failure) -> NanodistillError:
+    def stop(self, failure: Failure) -> NanodistillError:
         """End the stage: no further request is sent."""
         key = self._endpoint.api_key_env or next(iter(expected_keys(self._endpoint.model)), "")
         host = host_of(self._endpoint, self._facts.provider)
