@@ -73,6 +73,11 @@ class Job:
             update={"done": done, "total": total, "message": message or beat.message, "live": {**beat.live, **live}}
         )
 
+    def note(self, message: str, **live: object) -> None:
+        """Say what the stage is waiting for, while its numbers stay as they are."""
+        beat = self._heartbeat
+        self._heartbeat = beat.model_copy(update={"message": message or beat.message, "live": {**beat.live, **live}})
+
     def event(self, name: str, **fields: object) -> None:
         """Record a decision or a milestone, one line, for people."""
         append_line(self.paths.events, {"at": now(), "event": name, **fields})

@@ -18,7 +18,7 @@ from nanodistill_mcp.pipeline import answers, plan
 from nanodistill_mcp.pipeline.policy import for_teacher, training_traces
 from nanodistill_mcp.pipeline.quality import HeldOut, NearDuplicates
 from nanodistill_mcp.pipeline.revisions import Revisions, revisions_of
-from nanodistill_mcp.pipeline.teaching import Solved, all_done, run_options, solve, teacher_of
+from nanodistill_mcp.pipeline.teaching import Solved, all_done, batch_result, run_options, solve, teacher_of
 from nanodistill_mcp.runs.files import write_lines
 from nanodistill_mcp.runs.options import Options
 from nanodistill_mcp.runs.records import Example, Rejected, TaskPolicy, Trace
@@ -132,6 +132,7 @@ async def amplify(job: Job) -> dict[str, Any]:
         "stopped_by": stopped or "target",
         "rejected": reasons,
         "yield": round(len(pool.examples) / (len(pool.examples) + len(pool.rejected)), 3),
+        **batch_result(job),
     }
 
 

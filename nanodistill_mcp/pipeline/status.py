@@ -1,6 +1,6 @@
 """A run's state, derived each time it is asked for: from what lies in the folder, and from who holds its locks."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -14,6 +14,7 @@ from nanodistill_mcp.runs.questions import Open, Questions
 from nanodistill_mcp.runs.records import PIPELINE, Control, Exit, Heartbeat, JobRequest, Spend, Stage, State
 from nanodistill_mcp.runs.store import Run, read_record
 from nanodistill_mcp.settings import HOST_TEACHER
+from nanodistill_mcp.teacher.batch_book import open_batches
 
 COSTS: frozenset[Stage] = frozenset(("synthesize_cot", "extract_policy", "amplify"))
 """Stages that pay the teacher."""
@@ -83,13 +84,16 @@ def stage_status(run: Run, stage: Stage) -> StageStatus:
                 stage, State.DONE, message="done", exit=ended if ended.outcome == "done" else None, job=newest
             )
         case Finished(exit=ended):
-            return _ended(stage, newest, ended)
+            return _with_batches(run, _ended(stage, newest, ended))
         case Lost() if finished:
             return StageStatus(stage, State.DONE, message="done", job=newest)
         case Lost():
             beat = read_record(newest.heartbeat, Heartbeat) or Heartbeat(at="")
             message = "its worker ended before the stage was done; what it finished is kept"
-            return StageStatus(stage, State.INTERRUPTED, beat.done, beat.total, message, beat.live, beat.at, job=newest)
+            found = StageStatus(
+                stage, State.INTERRUPTED, beat.done, beat.total, message, beat.live, beat.at, job=newest
+            )
+            return _with_batches(run, found)
 
 
 def is_outdated(run: Run, stage: Stage) -> bool:
@@ -106,9 +110,15 @@ def is_outdated(run: Run, stage: Stage) -> bool:
 
 def was_asked(run: Run, stage: Stage, arguments: dict[str, Any]) -> bool:
     """Did the stage's newest job get these very arguments? Then a call that repeats them asks for nothing new."""
+    before = last_arguments(run, stage)
+    return before is not None and all(before.get(name) == value for name, value in arguments.items())
+
+
+def last_arguments(run: Run, stage: Stage) -> dict[str, Any] | None:
+    """What the stage's newest job was asked to do; None when it had none."""
     jobs = [job for job in run.paths.job_list() if job.stage == stage]
     request = read_record(jobs[-1].request, JobRequest) if jobs else None
-    return request is not None and all(request.arguments.get(name) == value for name, value in arguments.items())
+    return request.arguments if request else None
 
 
 def stage_result(run: Run, stage: Stage) -> dict[str, Any] | None:
@@ -126,6 +136,17 @@ def spend(run: Run) -> Spend:
     total = spend_of(read_journal(run.paths.calls).records)
     living = any(status.state.active for status in pipeline_status(run) if status.stage in COSTS)
     return total.model_copy(update={"in_doubt_calls": 0, "in_doubt_usd": 0.0}) if living else total
+
+
+def _with_batches(run: Run, found: StageStatus) -> StageStatus:
+    """Say of a stage that ended early what it left with the provider."""
+    if found.stage != "amplify" or found.state not in (State.CANCELLED, State.INTERRUPTED):
+        return found
+    left = sum(len(batch.intents) for batch in open_batches(read_journal(run.paths.calls).records))
+    if not left:
+        return found
+    message = f"{found.message}; {left} questions stay in a batch at the provider, and amplify goes on with it"
+    return replace(found, message=message)
 
 
 def _living(run: Run, stage: Stage, job: JobPaths, beat: Heartbeat) -> StageStatus:

@@ -1,22 +1,25 @@
 """What the teacher's stages share: the teacher opened for a job, and a seed or a new input solved."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import anyio
 
 from nanodistill_mcp.errors import NanodistillError
 from nanodistill_mcp.jobs.supervise import Job
 from nanodistill_mcp.pipeline import recipe
-from nanodistill_mcp.runs.journal import Journal, spend_of
+from nanodistill_mcp.runs.journal import Journal, read_journal, spend_of
 from nanodistill_mcp.runs.options import Options
 from nanodistill_mcp.runs.questions import Questions
 from nanodistill_mcp.settings import TeacherEndpoint
 from nanodistill_mcp.teacher import prompts
 from nanodistill_mcp.teacher.answers import WorkedSolution
+from nanodistill_mcp.teacher.batch import AtProvider, BatchTerms
+from nanodistill_mcp.teacher.batch_book import batch_summary, open_batches
 from nanodistill_mcp.teacher.budget import Budget, Caps
 from nanodistill_mcp.teacher.capabilities import Capabilities
 from nanodistill_mcp.teacher.client import Reason, RowDeclined, Teacher
@@ -57,6 +60,7 @@ async def teacher_of(job: Job) -> AsyncGenerator[Teacher, None]:
             before_call=job.checkpoint,
             wordings=stored_wordings(job.run.paths.prompts, manifest.prompts),
             sampling={} if options.temperature is None else {"temperature": options.temperature},
+            batch=_batch_terms(job, journal),
             host=(Questions(job.run.paths.host), job.paths.root.name) if endpoint.is_host else None,
         )
         try:
@@ -64,6 +68,32 @@ async def teacher_of(job: Job) -> AsyncGenerator[Teacher, None]:
         finally:
             with anyio.CancelScope(shield=True):  # what is in flight is paid for: it reaches the journal
                 await teacher.aclose()
+
+
+def batch_result(job: Job) -> dict[str, Any]:
+    """What batches brought this stage, as a part of its summary; empty when there were none."""
+    found = batch_summary(read_journal(job.run.paths.calls).records)
+    return {"batch": found} if found["batches"] else {}
+
+
+def _batch_terms(job: Job, journal: Journal) -> BatchTerms | None:
+    """How this job hands its questions in; also live, while a batch of an earlier job is still out."""
+    if job.request.stage != "amplify":
+        return None
+    mode = job.arguments.get("mode", "live")
+    if mode == "live" and not open_batches(journal.records):
+        return None
+    return BatchTerms(mode, on_change=partial(_tell_of_batches, job))
+
+
+def _tell_of_batches(job: Job, out: Sequence[AtProvider]) -> None:
+    questions = sum(batch.questions for batch in out)
+    finished = sum(batch.finished for batch in out)
+    minutes = int(max((batch.age_s for batch in out), default=0) // 60)
+    batches = "a batch" if len(out) == 1 else f"{len(out)} batches"
+    message = f"{batches} of {questions} questions at the provider since {minutes} min, {finished} finished"
+    shown = {"batches": len(out), "questions": questions, "finished": finished, "minutes": minutes}
+    job.note(message if out else "", batch=shown if out else {})
 
 
 def run_options(job: Job) -> Options:

@@ -17,6 +17,7 @@ from nanodistill_mcp.server.replies import NextStep, RunLine, SpendReply, StageL
 from nanodistill_mcp.settings import Settings
 
 POLL_S = 5
+BATCH_POLL_S = 60
 _RUNS_LISTED = 20
 
 
@@ -72,7 +73,7 @@ def stage_reply(run: Run, stage: Stage) -> StageReply:
         spend=spend_reply(run),
         artifacts=artifact_list(run),
         next_step=next_step(run, found),
-        poll_after_s=POLL_S if found.state.active else 0,
+        poll_after_s=_poll_after_s(found) if found.state.active else 0,
     )
 
 
@@ -107,7 +108,7 @@ def in_words(stage: Stage, result: dict[str, Any]) -> str:
             return f"Policy version {result['version']} is written; answers are compared by the checker {result['checker']}."
         case "amplify":
             missing = f", {result['missing']} missing (stopped by {result['stopped_by']})" if result["missing"] else ""
-            told = f"{result['accepted']} examples are accepted{missing}; {sum(result['rejected'].values())} were rejected."
+            told = f"{result['accepted']} examples are accepted{missing}; {sum(result['rejected'].values())} were rejected{_saved(result.get('batch'))}."
             if revised := result.get("revised"):
                 changes = f"{revised['dropped']} dropped, {revised['edited']} edited, {revised['approved']} approved"
                 return f"{told} With the user's revisions ({changes}), {revised['examples']} are trained on."
@@ -130,6 +131,15 @@ def in_words(stage: Stage, result: dict[str, Any]) -> str:
             return f"{len(result['rows'])} prompts are answered by {', '.join(result['models'])}."
 
 
+def _poll_after_s(found: StageStatus) -> int:
+    """A batch takes minutes at best: looking more often would show nothing new."""
+    return BATCH_POLL_S if found.live.get("batch") else POLL_S
+
+
+def _saved(batch: dict[str, Any] | None) -> str:
+    return f"; {batch['answers']} answers at half price saved ${batch['saved_usd']:.2f}" if batch else ""
+
+
 def status_reply(run: Run, *, detail: bool) -> StatusReply:
     """A run at a glance."""
     stages = states.pipeline_status(run)
@@ -144,7 +154,7 @@ def status_reply(run: Run, *, detail: bool) -> StatusReply:
         artifacts=artifact_list(run),
         detail={found.stage: result_of(run, found) for found in stages if found.state is State.DONE} if detail else {},
         next_step=next_step(run, current),
-        poll_after_s=POLL_S if living else 0,
+        poll_after_s=_poll_after_s(living) if living else 0,
     )
 
 

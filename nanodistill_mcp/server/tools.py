@@ -37,6 +37,7 @@ from nanodistill_mcp.server.replies import (
     TasksReply,
 )
 from nanodistill_mcp.server.revised import clone_reply, revise_reply
+from nanodistill_mcp.settings import HOST_TEACHER
 from nanodistill_mcp.student.gguf_quantizations import QUANTIZATIONS, quantization_named
 
 Ctx = Context[App]
@@ -239,6 +240,13 @@ async def amplify(
     target_size: Annotated[
         int, Field(description="Training examples wanted in all; 0 is the plan's number.", ge=0, le=1_000_000)
     ] = 0,
+    mode: Annotated[
+        Literal["auto", "live", "batch"],
+        Field(
+            description="batch: half the price, hours instead of minutes, up to a day. live: at once; stops a batch that is out. "
+            "auto: as last time, at first live."
+        ),
+    ] = "auto",
     wait_s: Wait = 20,
     restart: Restart = False,
 ) -> StageReply:
@@ -248,8 +256,17 @@ async def amplify(
     extract_policy; next: train.
     """
     app = app_of(ctx)
-    again = bool(target_size) and count_examples(app.store.open(run_id)) < target_size
-    arguments = {"target_size": target_size} if target_size else {}
+    run = app.store.open(run_id)
+    if mode == "batch" and run.manifest.teacher_model == HOST_TEACHER:
+        raise UserInputError(
+            "The calling agent is this run's teacher, and it takes no batches.",
+            next_step=f"Call amplify(run_id={run_id!r}).",
+        )
+    again = bool(target_size) and count_examples(run) < target_size
+    last = states.last_arguments(run, "amplify") or {}
+    arguments: dict[str, Any] = {"mode": last.get("mode", "live") if mode == "auto" else mode}
+    if target_size:
+        arguments["target_size"] = target_size
     return await stages.run_stage(app, ctx, run_id, "amplify", arguments, wait_s=wait_s, restart=restart, again=again)
 
 
