@@ -20,7 +20,7 @@ DEFAULT_STUDENT = "mlx-community/Qwen3-4B-Instruct-2507-4bit"
 HOST_TEACHER = "host"
 """The teacher that is the calling agent itself."""
 
-PromptName = Literal["cot", "policy", "synthetic"]
+PromptName = Literal["cot", "direct", "derive", "policy", "synthetic", "judge"]
 
 Sampling = Literal["temperature", "top_p", "seed", "reasoning_effort"]
 """Parameters that shape an answer and that not every model takes."""

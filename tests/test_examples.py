@@ -11,7 +11,7 @@ import pytest
 
 from nanodistill_mcp.demo import task
 from nanodistill_mcp.demo.student import student_path
-from nanodistill_mcp.pipeline.answers import infer_checker
+from nanodistill_mcp.pipeline.inference import infer_checker
 from nanodistill_mcp.pipeline.seeds import check_rows, split
 from nanodistill_mcp.runs.files import write_lines
 from tests.conftest import SHORT, STAGES, Bench

@@ -15,7 +15,7 @@ from nanodistill_mcp.demo import task
 from nanodistill_mcp.demo.wire import Says, WireReply, WireRequest, WireServer
 
 _BLOCK = re.compile(r"<([a-z-]+)-([0-9a-f]{6})>\n(.*?)\n</\1-\2>", re.DOTALL)
-_MOST_EXAMPLES = 50
+_MOST_INPUTS = 50
 
 
 def answer(system: str, user: str, schema_name: str) -> dict[str, Any]:
@@ -24,10 +24,10 @@ def answer(system: str, user: str, schema_name: str) -> dict[str, Any]:
     Args:
         system: The template. It takes part in the draw of new examples only.
         user: Tagged blocks.
-        schema_name: `WorkedSolution`, `PolicyDraft` or `NewExamples`.
+        schema_name: One of the shapes in ``teacher.answers``.
 
     Raises:
-        ValueError: The schema is not one of the three.
+        ValueError: It is another one.
     """
     blocks: dict[str, str] = {}
     for match in _BLOCK.finditer(user):
@@ -38,8 +38,15 @@ def answer(system: str, user: str, schema_name: str) -> dict[str, Any]:
             return {"solution": solution, "answer": queue}
         case "PolicyDraft":
             return _policy(blocks)
-        case "NewExamples":
-            return _new_examples(blocks, random.Random(f"{system}\n{user}"))  # noqa: S311 - the demo must repeat itself
+        case "DirectAnswer":
+            return {"answer": task.solve(blocks.get("input", user))[1]}
+        case "Derivation":
+            return _derivation(blocks.get("input", ""), blocks.get("answer", ""))
+        case "Comparison":
+            same = blocks.get("first", "").split() == blocks.get("second", "").split()
+            return {"reason": "Word by word.", "same": same}
+        case "NewInputs":
+            return _new_inputs(blocks, random.Random(f"{system}\n{user}"))  # noqa: S311 - the demo must repeat itself
         case _:
             raise ValueError(schema_name)
 
@@ -55,13 +62,19 @@ def _reply(request: WireRequest) -> WireReply:
     return Says(answer(request.system, request.user, request.schema_name))
 
 
-def _new_examples(blocks: dict[str, str], rng: random.Random) -> dict[str, Any]:
-    wanted = blocks.get("count", "").strip()
-    count = min(int(wanted), _MOST_EXAMPLES) if wanted.isdecimal() else 1
-    first = rng.randrange(len(task.QUEUES))
-    queues = [task.QUEUES[(first + index) % len(task.QUEUES)] for index in range(count)]
-    messages = [task.write_message(rng, queue) for queue in queues]
-    return {"examples": [{"input": message.text, "output": message.queue} for message in messages]}
+def _new_inputs(blocks: dict[str, str], rng: random.Random) -> dict[str, Any]:
+    cells = _objects(blocks.get("cells", ""))[:_MOST_INPUTS] or [{}]
+    queues = [str(each.get("answer", "")) for each in cells]
+    known = [queue if queue in task.QUEUES else rng.choice(task.QUEUES) for queue in queues]
+    return {"inputs": [task.write_message(rng, queue).text for queue in known]}
+
+
+def _derivation(text: str, given: str) -> dict[str, Any]:
+    solution, queue = task.solve(text)
+    if not given.strip() or queue == given.strip():
+        return {"objection": "", "solution": solution, "answer": queue}
+    objection = f"Most clues point to {queue}."
+    return {"objection": objection, "solution": f"The message as a whole belongs to {given}.", "answer": given}
 
 
 def _policy(blocks: dict[str, str]) -> dict[str, Any]:
@@ -88,19 +101,28 @@ def _policy(blocks: dict[str, str]) -> dict[str, Any]:
         "examples_summary": f"{len(rows)} messages over {len(outputs)} queues; few hold clues of two kinds, more would help.",
         "input_length_range": _range([row["input"] for row in rows]),
         "output_length_range": _range([row["output"] for row in rows]),
+        "topics": task.grammar()["slots"]["item"][:8],
+        "personas": ["a customer in a hurry", "a regular customer", "someone who writes for another"],
         "checker": "choice" if known else "normalized",
         "choices": list(task.QUEUES) if known else [],
     }
 
 
 def _examples(lines: str) -> list[dict[str, str]]:
-    rows: list[dict[str, str]] = []
+    """The rows that have an input and an output."""
+    rows = [row for row in _objects(lines) if {"input", "output"} <= row.keys()]
+    return [{"input": str(row["input"]), "output": str(row["output"])} for row in rows]
+
+
+def _objects(lines: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
     for line in lines.splitlines():
         try:
             row: Any = json.loads(line)
-            rows.append({"input": str(row["input"]), "output": str(row["output"])})
-        except (ValueError, KeyError, TypeError):  # a caller may ask in another form; the answer keeps its shape
+        except ValueError:  # a caller may ask in another form; the answer keeps its shape
             continue
+        if isinstance(row, dict):
+            rows.append(row)  # pyright: ignore[reportUnknownArgumentType]
     return rows
 
 

@@ -1,4 +1,4 @@
-"""New examples under the policy: generated in batches, screened, solved again without their answer, and kept if both agree.
+"""New examples under the policy: inputs are generated over a grid, screened, solved several times, and kept if all agree.
 
 The work goes in rounds whose prompts depend only on the answers before them, taken in order. So a worker that starts again
 asks exactly the same questions, finds them in the journal, and pays for none of them twice.
@@ -7,108 +7,58 @@ asks exactly the same questions, finds them in the journal, and pays for none of
 import hashlib
 import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from nanodistill_mcp.errors import BudgetError, TeacherError
 from nanodistill_mcp.jobs.supervise import Job
-from nanodistill_mcp.pipeline import answers, plan
+from nanodistill_mcp.pipeline import dataset, plan
+from nanodistill_mcp.pipeline.checking import checking_of
+from nanodistill_mcp.pipeline.grid import cell
 from nanodistill_mcp.pipeline.policy import for_teacher, training_traces
+from nanodistill_mcp.pipeline.pool import Candidate, Pool
 from nanodistill_mcp.pipeline.quality import HeldOut, NearDuplicates
-from nanodistill_mcp.pipeline.revisions import Revisions, revisions_of
+from nanodistill_mcp.pipeline.revisions import revisions_of
 from nanodistill_mcp.pipeline.teaching import Solved, all_done, batch_result, run_options, solve, teacher_of
 from nanodistill_mcp.runs.files import write_lines
 from nanodistill_mcp.runs.options import Options
-from nanodistill_mcp.runs.records import Example, Rejected, TaskPolicy, Trace
+from nanodistill_mcp.runs.records import Example, Trace
 from nanodistill_mcp.teacher import prompts
-from nanodistill_mcp.teacher.answers import NewExamples
+from nanodistill_mcp.teacher.answers import NewInputs
 from nanodistill_mcp.teacher.client import RowDeclined, Teacher
 
-BATCHES_PER_ROUND = 6
+DEFAULT_SOLUTIONS = 2
+BATCHES_PER_ROUND = 8
 EXEMPLARS_SHOWN = 6
+SOLVED_SHOWN = 3
 AVOID_SHOWN = 12
 BARREN_ROUNDS = 3
-"""Rounds in a row with less than a tenth accepted, after which the teacher has nothing new to say."""
+"""Rounds in a row that gain next to nothing, after which the stage stops and says why."""
 
-
-@dataclass(frozen=True)
-class _Candidate:
-    id: str
-    input: str
-    output: str
-    parents: list[str]
-    call_id: str
-
-
-@dataclass
-class _Pool:
-    """What was accepted and rejected so far."""
-
-    policy: TaskPolicy
-    held_out: HeldOut
-    keeps_schema: Callable[[str], bool]
-    revisions: Revisions
-    known: NearDuplicates = field(default_factory=NearDuplicates)
-    examples: list[Example] = field(default_factory=list[Example])
-    rejected: list[Rejected] = field(default_factory=list[Rejected])
-
-    def accept(self, example: Example) -> None:
-        self.examples.append(example)
-        self.known.add(example.input, example.output)
-
-    def reject(self, candidate: _Candidate, reason: Any, other: str = "", call_ids: list[str] | None = None) -> None:
-        self.rejected.append(
-            Rejected(
-                id=candidate.id,
-                input=candidate.input,
-                output=candidate.output,
-                other_output=other,
-                reason=reason,
-                call_ids=call_ids or [candidate.call_id],
-            )
-        )
-
-    def screen(self, candidate: _Candidate) -> bool:
-        """Keep a candidate out before it is solved, with the reason."""
-        reason = ""
-        if self.known.is_exact(candidate.input):
-            reason = "duplicate"
-        elif self.held_out.contaminates(candidate.input):
-            reason = "held_out"
-        elif self.known.is_near(candidate.input, candidate.output):
-            reason = "near_duplicate"
-        elif barred := self.revisions.bars(candidate.input, candidate.output):
-            reason = barred
-        elif not answers.fits(self.policy.checker, self.policy.choices, candidate.output):
-            reason = "not_a_choice" if self.policy.checker == "choice" else "invalid"
-        elif not self.keeps_schema(candidate.output):
-            reason = "invalid"
-        if reason:
-            self.reject(candidate, reason)
-        return not reason
+_BARREN_SHARE = 0.1
+_NOVEL_SHARE = 0.2
 
 
 async def amplify(job: Job) -> dict[str, Any]:
     """Write ``rejected.jsonl``, then ``traces_amplified.jsonl``."""
-    run, options = job.run, run_options(job)
+    run = job.run
     policy = run.policy()
     if policy is None:  # the server checks the order; a file removed since then is not worth a paid call
         raise TeacherError("This run has no policy.", next_step="Call extract_policy first.")
-    traces = training_traces(run)
-    seeds = run.seeds()
+    held_out = HeldOut(seed.input for seed in run.seeds() if seed.split == "held_out")
     revisions = revisions_of(run)
-    held_out = HeldOut(seed.input for seed in seeds if seed.split == "held_out")
-    pool = _Pool(policy, held_out, plan.schema_check(run.manifest.spec.response_schema), revisions)
+    pool = Pool(policy, checking_of(run), held_out, revisions)
+    traces = training_traces(run)
     for trace in traces:
-        _take_seed(pool, trace)
+        pool.take_seed(trace)
     target = int(job.arguments.get("target_size") or run.manifest.plan.target_examples)
     stopped = ""
     if len(pool.examples) < revisions.needed(pool.examples, target):
         async with teacher_of(job) as teacher:
             try:
-                stopped = await _fill(job, teacher, pool, traces, target, options)
+                stopped = await _Amplifier(job, teacher, pool, traces, run_options(job)).fill(target)
             except BudgetError as error:
                 stopped = "budget"
                 job.event("budget", what=error.what)
@@ -121,155 +71,214 @@ async def amplify(job: Job) -> dict[str, Any]:
         )
     write_lines(run.paths.rejected, [rejected.model_dump() for rejected in pool.rejected])
     write_lines(run.paths.traces_amplified, [example.model_dump() for example in kept])
-    reasons: dict[str, int] = {}
-    for rejected in pool.rejected:
-        reasons[rejected.reason] = reasons.get(rejected.reason, 0) + 1
-    return {
+    return {**_summary(pool, kept, left, target, stopped), **batch_result(job)}
+
+
+def _summary(pool: Pool, kept: list[Example], left: int, target: int, stopped: str) -> dict[str, Any]:
+    synthetic = [example for example in kept if example.origin != "seed"]
+    yields = pool.yields()
+    made = yields[0]["in"]
+    summary: dict[str, Any] = {
         "accepted": left,
-        "synthetic": sum(example.origin == "synthetic" for example in kept),
+        "synthetic": len(synthetic),
         "target": target,
         "missing": max(0, target - left),
         "stopped_by": stopped or "target",
-        "rejected": reasons,
-        "yield": round(len(pool.examples) / (len(pool.examples) + len(pool.rejected)), 3),
-        **batch_result(job),
+        "rejected": dict(Counter(rejected.reason for rejected in pool.rejected)),
+        "yield": round(yields[-1]["out"] / made, 3) if made else None,
+        "yield_by_filter": yields,
+        "diversity": pool.diversity.summary(),
     }
-
-
-async def _fill(job: Job, teacher: Teacher, pool: _Pool, traces: list[Trace], target: int, options: Options) -> str:
-    """Run rounds until the target is reached. Returns what stopped it early, if anything did."""
-    barren = 0
-    next_batch = 0
-    per_call = options.examples_per_call or plan.EXAMPLES_PER_CALL
-    while len(pool.examples) < (goal := pool.revisions.needed(pool.examples, target)):
-        await job.checkpoint()
-        before = len(pool.examples)
-        batches = min(BATCHES_PER_ROUND, math.ceil((goal - before) / per_call))
-        candidates = await _generate_round(job, teacher, pool, traces, range(next_batch, next_batch + batches), options)
-        next_batch += batches
-        fresh = [candidate for candidate in candidates if pool.screen(candidate)]
-        fresh = _without_repeats(pool, fresh)
-        await _verify(job, teacher, pool, fresh, target, options)
-        gained = len(pool.examples) - before
-        job.event("round", batches=batches, candidates=len(candidates), solved=len(fresh), accepted=gained)
-        job.progress(
-            min(len(pool.examples), target), target, "generating and verifying examples", rejected=len(pool.rejected)
+    if pool.checking.checker == "choice":
+        summary["answers"] = dict(Counter(example.output for example in kept).most_common(50))
+        summary["off_target"] = sum(
+            example.cell.get("answer", example.output) != example.output for example in synthetic
         )
-        barren = barren + 1 if gained < math.ceil(0.1 * max(1, len(candidates))) else 0
-        if barren >= BARREN_ROUNDS:
-            return "saturation"
-    return ""
+    return summary
 
 
-async def _generate_round(
-    job: Job, teacher: Teacher, pool: _Pool, traces: list[Trace], numbers: range, options: Options
-) -> list[_Candidate]:
-    task = job.run.manifest.spec.instruction
-    policy_json = for_teacher(pool.policy)
-    per_call = options.examples_per_call or plan.EXAMPLES_PER_CALL
-    avoid = [example.input for example in pool.examples[-AVOID_SHOWN:] if example.origin == "synthetic"]
-    batches: dict[int, list[_Candidate]] = {}
+@dataclass(frozen=True)
+class _Amplifier:
+    """One amplify job at work."""
 
-    async def one(number: int) -> None:
-        shown = _exemplars(traces, number)
-        prompt = prompts.generate(
-            task, policy_json, [{"input": t.input, "output": t.output} for t in shown], avoid, per_call
-        )
-        try:
-            answer = await teacher.ask(
-                prompt, NewExamples, sample=number, max_tokens=options.teacher_max_tokens or 4096
+    job: Job
+    teacher: Teacher
+    pool: Pool
+    traces: list[Trace]
+    options: Options
+
+    @property
+    def per_call(self) -> int:
+        """Inputs asked for in one call."""
+        return self.options.examples_per_call or plan.EXAMPLES_PER_CALL
+
+    async def fill(self, target: int) -> str:
+        """Run rounds until the target is reached. Returns what stopped it early, if anything did."""
+        pool = self.pool
+        barren, stale, next_batch = 0, 0, 0
+        while len(pool.examples) < (goal := pool.revisions.needed(pool.examples, target)):
+            await self.job.checkpoint()
+            before = len(pool.examples)
+            batches = min(BATCHES_PER_ROUND, math.ceil((goal - before) / self.per_call))
+            candidates = await self.generate(range(next_batch, next_batch + batches))
+            next_batch += batches
+            novel = self.screened(candidates)
+            await self.verify(novel, target)
+            gained = len(pool.examples) - before
+            self.job.event("round", batches=batches, candidates=len(candidates), novel=len(novel), accepted=gained)
+            self.show(len(pool.examples), target, "generating and verifying examples")
+            stale = stale + 1 if len(novel) < math.ceil(_NOVEL_SHARE * max(1, len(candidates))) else 0
+            barren = barren + 1 if gained < math.ceil(_BARREN_SHARE * max(1, len(candidates))) else 0
+            if stale >= BARREN_ROUNDS:
+                return "novelty"
+            if barren >= BARREN_ROUNDS:
+                return "disagreement"
+        return ""
+
+    def show(self, accepted: int, target: int, message: str) -> None:
+        """Say how far the stage is."""
+        self.job.progress(min(accepted, target), target, message, rejected=len(self.pool.rejected))
+
+    async def generate(self, numbers: range) -> list[Candidate]:
+        """Ask for batches of new inputs, side by side."""
+        policy_json = for_teacher(self.pool.policy)
+        avoid = [example.input for example in self.pool.synthetic()[-AVOID_SHOWN:]]
+        overused = self.pool.diversity.overused()
+        batches: dict[int, list[Candidate]] = {}
+
+        async def one(number: int) -> None:
+            cells = [cell(self.pool.policy, number * self.per_call + i) for i in range(self.per_call)]
+            shown = self.exemplars(str(number))[:EXEMPLARS_SHOWN]
+            prompt = prompts.generate(
+                self.pool.checking.task,
+                policy_json,
+                [{"input": trace.input, "output": trace.output} for trace in shown],
+                cells,
+                avoid,
+                overused,
             )
-        except RowDeclined as declined:
-            job.event("batch_declined", batch=number, reason=declined.reason)
-            batches[number] = []
-            return
-        batches[number] = [
-            _Candidate(f"g{number:04d}-{i}", item.input, item.output, [t.id for t in shown], answer.call_id)
-            for i, item in enumerate(answer.value.examples)
+            tokens = self.options.teacher_max_tokens or 4096
+            try:
+                answer = await self.teacher.ask(prompt, NewInputs, sample=number, max_tokens=tokens)
+            except RowDeclined as declined:
+                self.job.event("batch_declined", batch=number, reason=declined.reason)
+                batches[number] = []
+                return
+            made = answer.value.inputs[: self.per_call]
+            share = answer.cost_usd / max(1, len(made))
+            parents = [trace.id for trace in shown]
+            batches[number] = [
+                Candidate(f"g{number:04d}-{i}", text.strip(), parents, cells[i], [answer.call_id], share)
+                for i, text in enumerate(made)
+            ]
+
+        await all_done(partial(one, number) for number in numbers)
+        return [candidate for number in sorted(batches) for candidate in batches[number]]
+
+    def screened(self, candidates: list[Candidate]) -> list[Candidate]:
+        """Leave out copies: of what there is, of held-out seeds, and of each other."""
+        among = NearDuplicates()
+        kept: list[Candidate] = []
+        for candidate in candidates:
+            if not self.pool.screen(candidate):
+                continue
+            intended = candidate.cell.get("answer", "")
+            if among.is_exact(candidate.input):
+                self.pool.reject(candidate, "duplicate", output=intended)
+            elif intended and among.is_near(candidate.input, intended):
+                self.pool.reject(candidate, "near_duplicate", output=intended)
+            else:
+                among.add(candidate.input, intended)
+                kept.append(candidate)
+        return kept
+
+    async def verify(self, fresh: list[Candidate], target: int) -> None:
+        """Solve each candidate independently, and accept those on which all solutions agree, in the candidates' order."""
+        verdicts: dict[str, _Verdict] = {}
+        before = len(self.pool.examples)
+
+        async def one(candidate: Candidate) -> None:
+            verdicts[candidate.id] = await self.solutions(candidate)
+            self.show(before + len(verdicts), target, "verifying examples")
+
+        try:
+            await all_done(partial(one, candidate) for candidate in fresh)
+        finally:  # what was solved before a cap or a stop is kept
+            for candidate in fresh:
+                if (verdict := verdicts.get(candidate.id)) is not None:
+                    self.settle(candidate, verdict)
+                else:  # its paid answers are in the journal: a later call goes on from them
+                    self.pool.reject(candidate, "unfinished", output=candidate.cell.get("answer", ""))
+
+    async def solutions(self, candidate: Candidate) -> "_Verdict":
+        """Solve one candidate until as many solutions agree as are wanted, or one does not.
+
+        The first solution sees the policy alone; each further one also sees other solved seeds, so that a misreading of the
+        policy is less likely to be made twice.
+        """
+        pool, wanted = self.pool, self.options.solutions_per_example or DEFAULT_SOLUTIONS
+        mode = dataset.mode_of(candidate.input, self.job.run.manifest.spec)
+        first: Solved | None = None
+        for sample in range(wanted):
+            solved = await solve(
+                self.teacher,
+                pool.checking.task,
+                candidate.input,
+                mode=mode,
+                policy_json=for_teacher(pool.policy),
+                examples=self.solved_seeds(candidate.input, sample) if sample else (),
+                sample=sample,
+                max_tokens=self.options.teacher_max_tokens,
+            )
+            candidate.paid(solved)
+            if solved.declined:
+                return _Verdict(solved.declined, first or solved)
+            if fault := pool.checking.fault(solved.answer):
+                return _Verdict(fault, solved)
+            if first is None:
+                first = solved
+                if pool.known.is_near(candidate.input, solved.answer):
+                    return _Verdict("near_duplicate", solved)
+                continue
+            same, judged = await pool.checking.same(self.teacher, candidate.input, first.answer, solved.answer)
+            candidate.call_ids += judged
+            if not same:
+                return _Verdict("disagreement", first, solved.answer)
+        assert first is not None  # noqa: S101 - at least one solution is wanted
+        return _Verdict("", first, solutions=wanted)
+
+    def settle(self, candidate: Candidate, verdict: "_Verdict") -> None:
+        """Accept or reject a candidate. Another one of its round may have been accepted in the meantime."""
+        pool = self.pool
+        output = pool.checking.canonical(verdict.solution.answer)
+        reason = verdict.reason
+        if not reason and pool.known.is_near(candidate.input, output):
+            reason = "near_duplicate"
+        reason = reason or pool.revisions.bars(candidate.input, output)
+        if reason:
+            pool.reject(candidate, reason, output=output, other=verdict.other)
+        else:
+            checks = {"checker": pool.checking.checker, "solutions": verdict.solutions, "agreeing": verdict.solutions}
+            pool.accept(candidate, verdict.solution, output, checks)
+
+    def exemplars(self, occasion: str) -> list[Trace]:
+        """The seeds in another order for each occasion, the same for the same one; those the teacher got right first."""
+        good = [trace for trace in self.traces if trace.agrees] or self.traces
+        return sorted(good, key=lambda t: hashlib.sha256(json.dumps([occasion, t.id]).encode()).digest())
+
+    def solved_seeds(self, text: str, sample: int) -> list[dict[str, str]]:
+        """Solved seeds to show beside one input."""
+        shown = self.exemplars(f"{sample}\0{text}")[:SOLVED_SHOWN]
+        return [
+            {"input": t.input, **({"thinking": t.thinking} if t.thinking else {}), "output": t.output} for t in shown
         ]
 
-    await all_done(partial(one, number) for number in numbers)
-    return [candidate for number in sorted(batches) for candidate in batches[number]]
 
+@dataclass(frozen=True)
+class _Verdict:
+    """What the solutions of one candidate came to."""
 
-async def _verify(
-    job: Job, teacher: Teacher, pool: _Pool, fresh: list[_Candidate], target: int, options: Options
-) -> None:
-    """Solve each candidate without its answer and accept those on which both agree, in the candidates' order."""
-    task = plan.task_text(job.run.manifest.spec.instruction, pool.policy.choices)
-    policy_json = for_teacher(pool.policy)
-    solved: dict[str, Solved] = {}
-    seen = len(pool.examples)
-
-    async def one(candidate: _Candidate) -> None:
-        solved[candidate.id] = await solve(
-            teacher, task, candidate.input, policy_json=policy_json, max_tokens=options.teacher_max_tokens
-        )
-        job.progress(min(seen + len(solved), target), target, "verifying examples", rejected=len(pool.rejected))
-
-    try:
-        await all_done(partial(one, candidate) for candidate in fresh)
-    finally:  # what was solved before a cap or a stop is kept
-        for candidate in fresh:
-            if (solution := solved.get(candidate.id)) is not None:
-                _judge(pool, candidate, solution)
-
-
-def _judge(pool: _Pool, candidate: _Candidate, solution: Solved) -> None:
-    calls = [candidate.call_id, solution.call_id]
-    if solution.declined:
-        pool.reject(candidate, solution.declined, call_ids=calls)
-    elif not answers.agree(pool.policy.checker, candidate.output, solution.answer):
-        pool.reject(candidate, "disagreement", solution.answer, calls)
-    else:
-        pool.accept(
-            Example(
-                id=candidate.id,
-                input=candidate.input,
-                thinking=solution.solution,
-                output=candidate.output,
-                confidence=1.0,
-                origin="synthetic",
-                parents=candidate.parents,
-                call_ids=calls,
-            )
-        )
-
-
-def _take_seed(pool: _Pool, trace: Trace) -> None:
-    if trace.agrees:
-        pool.accept(
-            Example(
-                id=trace.id,
-                input=trace.input,
-                thinking=trace.thinking,
-                output=trace.output,
-                confidence=trace.confidence,
-                origin="seed",
-                parents=[trace.id],
-                call_ids=trace.call_ids,
-            )
-        )
-    else:
-        candidate = _Candidate(trace.id, trace.input, trace.output, [trace.id], "")
-        pool.reject(candidate, "disagreement", trace.teacher_output, trace.call_ids)
-
-
-def _without_repeats(pool: _Pool, candidates: list[_Candidate]) -> list[_Candidate]:
-    """Leave out near copies among the candidates of one round."""
-    among = NearDuplicates()
-    kept: list[_Candidate] = []
-    for candidate in candidates:
-        if among.is_exact(candidate.input) or among.is_near(candidate.input, candidate.output):
-            pool.reject(candidate, "near_duplicate")
-            continue
-        among.add(candidate.input, candidate.output)
-        kept.append(candidate)
-    return kept
-
-
-def _exemplars(traces: list[Trace], batch: int) -> list[Trace]:
-    """Seeds to show in one batch: another selection for each, the same for the same batch."""
-    good = [trace for trace in traces if trace.agrees] or traces
-    ordered = sorted(good, key=lambda t: hashlib.sha256(json.dumps([batch, t.id]).encode()).digest())
-    return ordered[:EXEMPLARS_SHOWN]
+    reason: str
+    solution: Solved
+    other: str = ""
+    solutions: int = 0

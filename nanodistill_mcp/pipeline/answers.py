@@ -5,12 +5,12 @@ import math
 import re
 import unicodedata
 from decimal import Decimal
+from typing import Any, cast
 
 from nanodistill_mcp.runs.records import Checker
 
-_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?|[-+]?\.\d+")
-_CHOICE_CHARS = 60
-_FEWEST_FOR_CHOICES = 4
+NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?|[-+]?\.\d+")
+_PATTERN_TIMEOUT_S = 1.0
 
 
 def agree(checker: Checker, expected: str, given: str) -> bool:
@@ -18,19 +18,20 @@ def agree(checker: Checker, expected: str, given: str) -> bool:
 
     ``exact`` compares stripped text; ``normalized`` also ignores case, repeated spaces, and quotes or punctuation at the
     ends; ``choice`` is ``normalized`` for answers from a fixed list; ``numeric`` compares the only (else the last) number
-    with a relative tolerance of 1e-6; ``json`` compares parsed values, numbers by value.
+    with a relative tolerance of 1e-6; ``json`` compares parsed values, numbers by value; ``regex`` is ``exact`` for answers
+    of one pattern. ``judge`` is ``normalized`` here: what differs in its words, only the teacher can compare.
     """
     match checker:
-        case "exact":
+        case "exact" | "regex":
             return expected.strip() == given.strip()
-        case "normalized" | "choice":
+        case "normalized" | "choice" | "judge":
             return normalize(expected) == normalize(given)
         case "numeric":
             left, right = number_in(expected), number_in(given)
             return left is not None and right is not None and math.isclose(left, right, rel_tol=1e-6, abs_tol=1e-9)
         case "json":
             parsed = _json(given)
-            return parsed is not _NOT_JSON and parsed == _json(expected)
+            return parsed is not NOT_JSON and parsed == _json(expected)
 
 
 def normalize(text: str) -> str:
@@ -41,40 +42,55 @@ def normalize(text: str) -> str:
 
 def number_in(text: str) -> float | None:
     """The last number in a text, thousands separators left out; None when there is none."""
-    found = _NUMBER.findall(text)
+    found = NUMBER.findall(text)
     return float(found[-1].replace(",", "")) if found else None
 
 
-def infer_checker(outputs: list[str]) -> tuple[Checker, list[str]]:
-    """The checker that fits a set of given outputs, and the choices when it is ``choice``."""
-    if all(re.fullmatch(rf"\W{{0,3}}({_NUMBER.pattern})\s?\W{{0,3}}", output.strip()) for output in outputs):
-        return "numeric", []
-    if all(isinstance(_json(output), dict | list) for output in outputs):
-        return "json", []
-    choices = sorted({output.strip() for output in outputs})
-    if (
-        len(outputs) >= _FEWEST_FOR_CHOICES
-        and len(choices) <= 0.75 * len(outputs)
-        and all(len(choice) <= _CHOICE_CHARS for choice in choices)
-    ):
-        return "choice", choices
-    return "normalized", []
-
-
-def fits(checker: Checker, choices: list[str], output: str) -> bool:
+def fits(checker: Checker, choices: list[str], output: str, pattern: str = "") -> bool:
     """Has an answer the form this checker can judge?"""
     match checker:
         case "numeric":
             return number_in(output) is not None
         case "json":
-            return _json(output) is not _NOT_JSON
+            return _json(output) is not NOT_JSON
         case "choice":
             return not choices or normalize(output) in {normalize(choice) for choice in choices}
-        case "exact" | "normalized":
+        case "regex":
+            return matches(pattern, output)
+        case "exact" | "normalized" | "judge":
             return bool(output.strip())
 
 
-_NOT_JSON = object()
+def is_pattern(pattern: str) -> bool:
+    """Is a text a regular expression?"""
+    import regex  # noqa: PLC0415 - only for runs that have a pattern
+
+    try:
+        regex.compile(pattern)
+    except regex.error:
+        return False
+    return True
+
+
+def matches(pattern: str, output: str) -> bool:
+    """Does an answer match a pattern as a whole? One that takes more than a second is taken not to."""
+    import regex  # noqa: PLC0415 - only for runs that have a pattern; Python's own has no timeout
+
+    try:
+        return not pattern or regex.fullmatch(pattern, output.strip(), timeout=_PATTERN_TIMEOUT_S) is not None
+    except TimeoutError:
+        return False
+
+
+def tidy(output: str, schema: dict[str, Any]) -> str:
+    """A JSON answer without the empty fields its schema does not require; any other answer as it is."""
+    value = parse_json(output)
+    if not isinstance(value, dict | list):
+        return output.strip()
+    return json.dumps(_without_empty(value, schema), ensure_ascii=False)
+
+
+NOT_JSON = object()
 
 
 def _json(text: str) -> object:
@@ -84,9 +100,31 @@ def _json(text: str) -> object:
     try:
         return json.loads(body, parse_int=_json_number, parse_float=_json_number)
     except (ValueError, ArithmeticError, RecursionError):
-        return _NOT_JSON
+        return NOT_JSON
 
 
 def _json_number(digits: str) -> tuple[str, Decimal]:
     """A number that equals no truth value, as it would in Python, and of which no digit is lost."""
     return "number", Decimal(digits)
+
+
+def parse_json(text: str) -> object:
+    """The JSON value of an answer, alone or in a code fence; ``NOT_JSON`` when it is none."""
+    body = text.strip()
+    if fence := re.fullmatch(r"```(?:json)?\s*(.*?)\s*```", body, re.DOTALL):
+        body = fence[1]
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return NOT_JSON
+
+
+def _without_empty(value: Any, schema: Any) -> Any:
+    rules: dict[str, Any] = cast("dict[str, Any]", schema) if isinstance(schema, dict) else {}
+    if isinstance(value, list):
+        return [_without_empty(item, rules.get("items")) for item in cast("list[Any]", value)]
+    if not isinstance(value, dict):
+        return value
+    required, inner = rules.get("required", []), rules.get("properties", {})
+    members = {name: _without_empty(item, inner.get(name)) for name, item in cast("dict[str, Any]", value).items()}
+    return {name: item for name, item in members.items() if name in required or item not in (None, "", [], {})}

@@ -6,7 +6,8 @@ import anyio
 
 from nanodistill_mcp.errors import UserInputError
 from nanodistill_mcp.jobs.supervise import Job
-from nanodistill_mcp.pipeline import dataset, plan, thinking
+from nanodistill_mcp.pipeline import dataset, thinking
+from nanodistill_mcp.pipeline.checking import checking_of
 from nanodistill_mcp.pipeline.evaluate import answer_tokens
 from nanodistill_mcp.pipeline.teaching import run_options, solve, teacher_of
 from nanodistill_mcp.runs.files import write_json, write_lines
@@ -76,9 +77,7 @@ async def compare_models(job: Job) -> dict[str, Any]:
 
 
 async def _ask_teacher(job: Job, rows: list[dict[str, Any]]) -> None:
-    policy = job.run.policy()
-    choices = policy.choices if policy else plan.seed_checker(job.run.seeds())[1]
-    task = plan.task_text(job.run.manifest.spec.instruction, choices)
+    task = checking_of(job.run).task
 
     async with teacher_of(job) as teacher, anyio.create_task_group() as tasks:
 

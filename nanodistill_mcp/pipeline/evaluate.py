@@ -1,16 +1,18 @@
 """Student against base against teacher, on examples the student never saw."""
 
 from collections import defaultdict
+from functools import partial
 from typing import Any
 
 from nanodistill_mcp.errors import UserInputError
 from nanodistill_mcp.jobs.supervise import Job
-from nanodistill_mcp.pipeline import answers, dataset, plan, thinking
+from nanodistill_mcp.pipeline import answers, dataset, thinking
+from nanodistill_mcp.pipeline.checking import Checking, checking_of
 from nanodistill_mcp.pipeline.revisions import effective_examples
 from nanodistill_mcp.pipeline.statistics import wilson
-from nanodistill_mcp.pipeline.teaching import run_options
+from nanodistill_mcp.pipeline.teaching import all_done, run_options, teacher_of
 from nanodistill_mcp.runs.files import read_lines, write_json, write_lines
-from nanodistill_mcp.runs.records import Checker, Trace
+from nanodistill_mcp.runs.records import Trace
 from nanodistill_mcp.runs.store import Run, read_records
 from nanodistill_mcp.student.requests import Done, Generated, GenerateRequest, Variant
 
@@ -24,7 +26,7 @@ _ENOUGH = 20
 async def evaluate(job: Job) -> dict[str, Any]:
     """Write ``answers.jsonl``, then ``evaluation.json``."""
     run = job.run
-    checker = checker_of(run)
+    checking = checking_of(run)
     sets = test_sets(run)
     if not sets:
         raise UserInputError(
@@ -57,18 +59,41 @@ async def evaluate(job: Job) -> dict[str, Any]:
     given: dict[str, dict[str, Generated]] = defaultdict(dict)
     for record in read_records(generated_path, Generated):
         given[record.variant][record.id] = record
-    scored = {name: _score_set(name, run, checker, part, given) for name, part in sets.items()}
+    asked = [row for part in sets.values() for row in part]
+    form = thinking.format_of(run.manifest)
+    parts = {variant: {i: thinking.part(row.text, form) for i, row in rows.items()} for variant, rows in given.items()}
+    right = {
+        variant: await right_ids(job, checking, asked, {i: answer for i, (_, answer) in mine.items()})
+        for variant, mine in parts.items()
+    }
+    traces = [trace for trace in read_records(run.paths.traces_cot, Trace) if trace.split == "held_out"]
+    right["teacher"] = await right_ids(job, checking, asked, {trace.id: trace.teacher_output for trace in traces})
+    scored = {
+        name: _score_set(name, checking, part, given, parts, right, {trace.id for trace in traces})
+        for name, part in sets.items()
+    }
     write_lines(run.paths.answers, [row for part in scored.values() for row in part["rows"]])
     summary = {name: {key: value for key, value in part.items() if key != "rows"} for name, part in scored.items()}
-    result = {"checker": checker, **summary, "verdict": verdict(summary)}
+    result = {"checker": checking.checker, **summary, "verdict": verdict(summary)}
     write_json(run.paths.evaluation, result)
     return result
 
 
-def checker_of(run: Run) -> Checker:
-    """The run's checker: the policy's, else the one that fits the seeds."""
-    policy = run.policy()
-    return policy.checker if policy else plan.seed_checker(run.seeds())[0]
+async def right_ids(job: Job, checking: Checking, rows: Rows, given: dict[str, str]) -> set[str]:
+    """The rows that were answered rightly. With the checker ``judge`` the teacher compares, within the run's budget."""
+    if checking.checker != "judge":
+        return {i for i, _, expected in rows if answers.agree(checking.checker, expected, given.get(i, ""))}
+    right: set[str] = set()
+
+    async with teacher_of(job) as teacher:
+
+        async def one(row_id: str, text: str, expected: str) -> None:
+            same, _ = await checking.same(teacher, text, expected, given.get(row_id, ""))
+            if same:
+                right.add(row_id)
+
+        await all_done(partial(one, *row) for row in rows)
+    return right
 
 
 def test_sets(run: Run) -> dict[str, Rows]:
@@ -97,48 +122,51 @@ def answer_tokens(run: Run, wanted: int | None) -> int:
     return min(2 * longest + 32, 2048)
 
 
-def score(checker: Checker, rows: Rows, given: dict[str, str]) -> dict[str, Any]:
+def score(rows: Rows, right: set[str]) -> dict[str, Any]:
     """Accuracy with its 95 % interval. A row that was not answered is wrong."""
-    right = sum(answers.agree(checker, expected, given.get(i, "")) for i, _, expected in rows)
-    low, high = wilson(right, len(rows))
+    correct = sum(i in right for i, _, _ in rows)
+    low, high = wilson(correct, len(rows))
     return {
         "rows": len(rows),
-        "correct": right,
-        "accuracy": round(right / len(rows), 4),
+        "correct": correct,
+        "accuracy": round(correct / len(rows), 4),
         "interval_95": [round(low, 4), round(high, 4)],
     }
 
 
 def _score_set(
-    name: str, run: Run, checker: Checker, rows: Rows, given: dict[str, dict[str, Generated]]
+    name: str,
+    checking: Checking,
+    rows: Rows,
+    given: dict[str, dict[str, Generated]],
+    parts: dict[str, dict[str, tuple[str, str]]],
+    right: dict[str, set[str]],
+    solved: set[str],
 ) -> dict[str, Any]:
-    choices = (policy.choices if (policy := run.policy()) else []) or []
     result: dict[str, Any] = {}
     table: list[dict[str, Any]] = [
         {"set": name, "id": i, "input": text, "expected": expected} for i, text, expected in rows
     ]
-    form = thinking.format_of(run.manifest)
     for variant in ("base", "student"):
-        parts = {i: thinking.part(row.text, form) for i, row in given[variant].items()}
+        said = parts[variant]
         mine = [given[variant][i] for i, _, _ in rows]
         tokens, seconds = sum(row.completion_tokens for row in mine), sum(row.elapsed_s for row in mine)
         result[variant] = {
-            **score(checker, rows, {i: answer for i, (_, answer) in parts.items()}),
-            "well_formed": round(sum(answers.fits(checker, choices, parts[i][1]) for i, _, _ in rows) / len(rows), 4),
+            **score(rows, right[variant]),
+            "well_formed": round(sum(not checking.fault(said[i][1]) for i, _, _ in rows) / len(rows), 4),
             "finished": round(sum(row.finish_reason == "stop" for row in mine) / len(rows), 4),
             "mean_tokens": round(tokens / len(rows), 1),
             "tokens_per_second": round(tokens / seconds, 1) if seconds else None,
         }
         for line in table:
-            thought, answer = parts[line["id"]]
+            thought, answer = said[line["id"]]
             line[variant] = {
                 "thinking": thought,
                 "answer": answer,
-                "correct": answers.agree(checker, line["expected"], answer),
+                "correct": line["id"] in right[variant],
             }
-    if ceiling := _teacher(run, rows):
-        asked = [row for row in rows if row[0] in ceiling]
-        result["teacher"] = score(checker, asked, ceiling)
+    if asked := [row for row in rows if row[0] in solved]:
+        result["teacher"] = score(asked, right["teacher"])
     wrong = [line for line in table if not line["student"]["correct"]]
     result["failures"] = [
         {
@@ -150,12 +178,6 @@ def _score_set(
         for line in wrong[:_SHOWN]
     ]
     return {**result, "rows": table}
-
-
-def _teacher(run: Run, rows: Rows) -> dict[str, str]:
-    wanted = {i for i, _, _ in rows}
-    traces = read_records(run.paths.traces_cot, Trace)
-    return {trace.id: trace.teacher_output for trace in traces if trace.id in wanted and trace.split == "held_out"}
 
 
 def verdict(summary: dict[str, Any]) -> str:

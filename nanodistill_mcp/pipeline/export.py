@@ -4,7 +4,8 @@ from typing import Any
 
 from nanodistill_mcp.jobs.supervise import Job
 from nanodistill_mcp.pipeline import dataset, thinking
-from nanodistill_mcp.pipeline.evaluate import answer_tokens, checker_of, score, test_sets
+from nanodistill_mcp.pipeline.checking import checking_of
+from nanodistill_mcp.pipeline.evaluate import answer_tokens, right_ids, score, test_sets
 from nanodistill_mcp.pipeline.teaching import run_options
 from nanodistill_mcp.runs.files import write_atomic, write_json, write_lines
 from nanodistill_mcp.runs.store import read_records
@@ -67,6 +68,6 @@ async def export_gguf(job: Job) -> dict[str, Any]:
         "ollama": f"ollama create {run.run_id.lower()} -f Modelfile && ollama run {run.run_id.lower()}",
     }
     if rows:
-        result["accuracy"] = {"set": asked, **score(checker_of(run), rows, given)}
+        result["accuracy"] = {"set": asked, **score(rows, await right_ids(job, checking_of(run), rows, given))}
     write_json(run.paths.export, result)
     return result

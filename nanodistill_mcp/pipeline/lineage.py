@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from nanodistill_mcp.errors import UserInputError
-from nanodistill_mcp.pipeline import plan
+from nanodistill_mcp.pipeline.checking import checking_of
 from nanodistill_mcp.pipeline.policy_versions import read_version, versions_of
 from nanodistill_mcp.pipeline.quality import NearDuplicates
 from nanodistill_mcp.pipeline.revisions import Revisions, key_of, revisions_of
@@ -67,8 +67,7 @@ class _Files:
         examples = list(read_records(run.paths.traces_amplified, Example))
         self.written = {key_of(example.input): example.model_dump() for example in examples}
         self.effective = self.revisions.keyed(examples)
-        policy = run.policy()
-        self.checker = policy.checker if policy else plan.seed_checker(run.seeds())[0]
+        self.checker = checking_of(run).checker
         self.rejected = {row.id: row.model_dump() for row in read_records(run.paths.rejected, Rejected)}
 
     def find(self, row_id: str) -> tuple[str, str, Row]:

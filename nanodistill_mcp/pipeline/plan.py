@@ -12,12 +12,12 @@ from pydantic import ValidationError
 
 from nanodistill_mcp import __version__
 from nanodistill_mcp.errors import ConfigurationError, UserInputError
-from nanodistill_mcp.pipeline import answers, recipe
+from nanodistill_mcp.pipeline import recipe
 from nanodistill_mcp.pipeline.seeds import check_rows, digest, read_inputs, read_rows, split
 from nanodistill_mcp.pipeline.thinking import FORMATS
 from nanodistill_mcp.runs.options import FIXED_AT_CREATION, Options, set_options
 from nanodistill_mcp.runs.paths import run_id_of
-from nanodistill_mcp.runs.records import Checker, Plan, Range, Reasoning, RunManifest, RunSpec, Seed
+from nanodistill_mcp.runs.records import Plan, Range, Reasoning, RunManifest, RunSpec, Seed
 from nanodistill_mcp.runs.store import now
 from nanodistill_mcp.settings import HOST_TEACHER, Settings, TeacherEndpoint
 from nanodistill_mcp.student.requests import StudentFacts
@@ -381,18 +381,15 @@ def input_warnings(request: Request) -> list[str]:
     return told
 
 
-def task_text(instruction: str, choices: list[str]) -> str:
-    """The instruction as the teacher reads it; a fixed list of answers is named, which gives no answer away."""
-    return f"{instruction}\n\nAnswer with exactly one of: {', '.join(choices)}" if choices else instruction
-
-
-def seed_checker(seeds: list[Seed]) -> tuple[Checker, list[str]]:
-    """The checker and choices that fit the seeds.
-
-    All outputs take part, the held-out ones too: which answers there are is part of the task, and no input is given away.
-    """
-    outputs = [seed.output for seed in seeds if seed.labelled]
-    return answers.infer_checker(outputs) if outputs else ("normalized", [])
+def task_text(instruction: str, choices: list[str], schema: dict[str, Any] | None = None) -> str:
+    """The instruction as the teacher reads it; a fixed list of answers is named, and a schema, which give no answer away."""
+    if choices:
+        return f"{instruction}\n\nAnswer with exactly one of: {', '.join(choices)}"
+    if schema:
+        return (
+            f"{instruction}\n\nThe answer is JSON that keeps this JSON Schema: {json.dumps(schema, ensure_ascii=False)}"
+        )
+    return instruction
 
 
 def _usd(side: tuple[float, float, float], prices: tuple[float, float]) -> float:

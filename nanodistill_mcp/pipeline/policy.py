@@ -1,21 +1,25 @@
 """The task's policy: what the teacher makes of the solved seeds, refined by feedback or replaced by the user."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from nanodistill_mcp.errors import TeacherError
 from nanodistill_mcp.jobs.supervise import Job
-from nanodistill_mcp.pipeline import answers, plan
+from nanodistill_mcp.pipeline import answers
+from nanodistill_mcp.pipeline.checking import Checking, from_seeds, policy_fields
 from nanodistill_mcp.pipeline.policy_versions import ABOUT_THE_VERSION, carried_policy, changes, numbered
 from nanodistill_mcp.pipeline.teaching import run_options, teacher_of
 from nanodistill_mcp.runs.files import write_json
-from nanodistill_mcp.runs.records import TaskPolicy, Trace
+from nanodistill_mcp.runs.records import Checker, TaskPolicy, Trace
 from nanodistill_mcp.runs.store import Run, read_records
 from nanodistill_mcp.teacher import prompts
 from nanodistill_mcp.teacher.answers import PolicyDraft
 from nanodistill_mcp.teacher.client import RowDeclined
 
 EXAMPLES_SHOWN = 20
+_NAME_CHARS = 120
+_MOST_VALUES = 24
 
 
 async def extract_policy(job: Job) -> dict[str, Any]:
@@ -45,7 +49,8 @@ async def extract_policy(job: Job) -> dict[str, Any]:
 
 def for_teacher(policy: TaskPolicy) -> str:
     """The policy as the teacher reads it."""
-    return json.dumps(policy.model_dump(exclude=set(ABOUT_THE_VERSION)), ensure_ascii=False, indent=1)
+    kept_back = {*ABOUT_THE_VERSION, "topics", "personas", "answer_schema"}
+    return json.dumps(policy.model_dump(exclude=kept_back, exclude_defaults=True), ensure_ascii=False, indent=1)
 
 
 def training_traces(run: Run) -> list[Trace]:
@@ -56,17 +61,14 @@ def training_traces(run: Run) -> list[Trace]:
 async def _ask(job: Job, feedback: str, before: TaskPolicy | None) -> TaskPolicy:
     job.progress(0, 1, "extracting the policy")
     traces = training_traces(job.run)
-    seeds = job.run.seeds()
-    checker, choices = plan.seed_checker(seeds)
+    seeds, spec = job.run.seeds(), job.run.manifest.spec
+    shown_rule = from_seeds(spec.instruction, seeds, spec.response_schema)
     shown = [
-        {"input": t.input, "thinking": t.thinking if t.agrees else "", "output": t.output}
+        {"input": t.input, "thinking": t.thinking if t.agrees or t.derived else "", "output": t.output}
         for t in traces[:EXAMPLES_SHOWN]
     ]
     prompt = prompts.extract_policy(
-        plan.task_text(job.run.manifest.spec.instruction, choices),
-        shown,
-        feedback,
-        for_teacher(before) if before and feedback else "",
+        shown_rule.task, shown, feedback, for_teacher(before) if before and feedback else ""
     )
     async with teacher_of(job) as teacher:
         try:
@@ -78,24 +80,49 @@ async def _ask(job: Job, feedback: str, before: TaskPolicy | None) -> TaskPolicy
             ) from None
     job.progress(1, 1, "extracted the policy")
     draft = answer.value
-    outputs = [seed.output for seed in seeds if seed.split == "train"]
-    inputs = [len(seed.input) for seed in seeds if seed.split == "train"]
-    proposed = draft.checker if _judges_all(draft, outputs) else checker
+    outputs = [trace.output for trace in traces]
+    inputs = [len(trace.input) for trace in traces]
+    ours = {"checker", "choices", "rubric", "topics", "personas", "input_length_range", "output_length_range"}
     return TaskPolicy(
-        **draft.model_dump(exclude={"checker", "choices", "input_length_range", "output_length_range"}),
+        **draft.model_dump(exclude=ours),
+        **policy_fields(_rule(draft, shown_rule, outputs)),
         input_length_range=_range(draft.input_length_range, inputs),
         output_length_range=_range(draft.output_length_range, [len(output) for output in outputs]),
-        checker=proposed,
-        choices=(draft.choices if proposed == draft.checker else choices) if proposed == "choice" else [],
+        topics=_distinct(draft.topics),
+        personas=_distinct(draft.personas),
         source="feedback" if feedback else "teacher",
     )
 
 
-def _judges_all(draft: PolicyDraft, outputs: list[str]) -> bool:
-    """A proposed checker that cannot judge the given outputs is not taken."""
+def _rule(draft: PolicyDraft, shown: Checking, outputs: list[str]) -> Checking:
+    """The teacher's rule for answers, where it can judge the given ones and is no vaguer than what they show."""
     if draft.checker == "choice" and not draft.choices:
-        return False
-    return all(answers.fits(draft.checker, draft.choices, output) for output in outputs)
+        return shown
+    if not all(answers.fits(draft.checker, draft.choices, output) for output in outputs):
+        return shown
+    if _STRICTNESS[draft.checker] < _STRICTNESS[shown.checker]:
+        return shown
+    if draft.checker == "exact" and shown.checker == "judge":  # free text is never the same twice
+        return shown
+    choices = draft.choices if draft.checker == "choice" else []
+    return replace(shown, checker=draft.checker, choices=choices, rubric=draft.rubric.strip())
+
+
+_STRICTNESS: dict[Checker, int] = {
+    "normalized": 0,
+    "judge": 1,
+    "exact": 1,
+    "regex": 2,
+    "json": 2,
+    "numeric": 2,
+    "choice": 2,
+}
+"""How much a checker knows of the form of answers."""
+
+
+def _distinct(texts: list[str]) -> list[str]:
+    """A list without empty entries and repetitions, and of a sensible length."""
+    return list(dict.fromkeys(text.strip()[:_NAME_CHARS] for text in texts if text.strip()))[:_MOST_VALUES]
 
 
 def _range(proposed: list[int], measured: list[int]) -> tuple[int, int]:

@@ -130,12 +130,17 @@ def _check_checker(policy: TaskPolicy, seeds: list[Seed]) -> None:
         raise UserInputError(
             "The checker choice needs the list of answers.", next_step="Give choices, or another checker."
         )
+    if policy.checker == "regex" and not (policy.pattern and answers.is_pattern(policy.pattern)):
+        raise UserInputError(
+            "The checker regex needs a pattern that is a regular expression.",
+            next_step="Give pattern, which an answer matches as a whole, or another checker.",
+        )
     for seed in seeds:
-        if seed.output and not answers.fits(policy.checker, policy.choices, seed.output):
+        if seed.output and not answers.fits(policy.checker, policy.choices, seed.output, policy.pattern):
             lacking = "is not among its choices" if policy.checker == "choice" else "has not the form it compares"
             raise UserInputError(
                 f"The checker {policy.checker} cannot judge seed {seed.id}: its output {lacking}.",
-                next_step="Give a checker that fits every seed: exact, normalized, numeric, choice (with choices) or json.",
+                next_step="Give a checker that fits every seed: exact, normalized, numeric, choice (with choices), json, regex (with pattern) or judge (with rubric).",
             )
 
 

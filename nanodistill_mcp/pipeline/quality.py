@@ -18,6 +18,10 @@ _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 DUPLICATE_AT = 0.6
 CONTAINED_AT = 0.7
+OVERUSED_SHARE = 0.05
+_OPENING_WORDS = 3
+_OPENINGS_SHOWN = 8
+_FEWEST_ALIKE = 3
 
 
 class NearDuplicates:
@@ -90,6 +94,42 @@ class HeldOut:
             or (theirs and len(theirs & pairs) / len(theirs) >= CONTAINED_AT and their_numbers <= numbers)
             for known, theirs, their_numbers in self._known
         )
+
+
+class Diversity:
+    """How much the inputs differ: what share begins alike, and how many of their word pairs are distinct."""
+
+    def __init__(self) -> None:
+        self._openings: Counter[str] = Counter()
+        self._pairs: Counter[str] = Counter()
+
+    def add(self, text: str) -> None:
+        """Count an accepted input."""
+        self._openings[_opening(text)] += 1
+        self._pairs.update(_pairs(text))
+
+    def overused(self) -> list[str]:
+        """Openings that more than a twentieth of the inputs share, the commonest first."""
+        total = self._openings.total()
+        common = self._openings.most_common(_OPENINGS_SHOWN)
+        return [opening for opening, count in common if count >= _FEWEST_ALIKE and count > OVERUSED_SHARE * total]
+
+    def summary(self) -> dict[str, float]:
+        """Shares: of the commonest opening among the inputs, and of distinct ones among all word pairs (distinct-2).
+
+        Source of distinct-2: J. Li et al., "A diversity-promoting objective function for neural conversation models", 2016.
+        """
+        total, pairs = self._openings.total(), self._pairs.total()
+        top = max(self._openings.values(), default=0)
+        return {
+            "commonest_opening": round(top / total, 3) if total else 0.0,
+            "distinct_2": round(len(self._pairs) / pairs, 3) if pairs else 0.0,
+        }
+
+
+def _opening(text: str) -> str:
+    """The first words of a text, numbers masked: what a teacher repeats first."""
+    return " ".join("#" if word.isdecimal() else word for word in _WORD.findall(normalize(text))[:_OPENING_WORDS])
 
 
 def _features(text: str) -> frozenset[str]:

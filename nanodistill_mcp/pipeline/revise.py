@@ -11,12 +11,13 @@ import anyio
 
 from nanodistill_mcp.errors import RunStateError, UserInputError
 from nanodistill_mcp.jobs.launch import active_job
-from nanodistill_mcp.pipeline import answers, plan
+from nanodistill_mcp.pipeline import answers
+from nanodistill_mcp.pipeline.checking import checking_of
 from nanodistill_mcp.pipeline.quality import HeldOut, NearDuplicates
 from nanodistill_mcp.pipeline.revisions import Revisions, key_of, revisions_in, revisions_of
 from nanodistill_mcp.pipeline.seeds import MAX_CHARS, plain_text
 from nanodistill_mcp.runs.journal import Journal, JournalReading
-from nanodistill_mcp.runs.records import Checker, EffectiveExample, Example, Rejected, Revision, RowChange
+from nanodistill_mcp.runs.records import EffectiveExample, Example, Rejected, Revision, RowChange
 from nanodistill_mcp.runs.store import Run, now, read_records
 
 MAX_CHANGES = 1000
@@ -283,33 +284,30 @@ def _taught(rows: list[tuple[str, EffectiveExample]]) -> list[tuple[str, ...]]:
     return [(row.id, row.input, row.thinking, row.output) for _, row in rows]
 
 
+_CORRECT = "Correct it with edit, or change the policy with extract_policy first."
+
+
 class _Form:
     """What an output and an input must be like in this run."""
 
     def __init__(self, run: Run) -> None:
-        policy = run.policy()
-        self._checker: Checker
-        self._checker, self._choices = (policy.checker, policy.choices) if policy else plan.seed_checker(run.seeds())
-        self._keeps = plan.schema_check(run.manifest.spec.response_schema)
+        self._checking = checking_of(run)
         self._held_out = HeldOut(seed.input for seed in run.seeds() if seed.split == "held_out")
 
     def agree(self, one: Example, other: Example) -> bool:
-        return answers.agree(self._checker, one.output, other.output)
+        return answers.agree(self._checking.checker, one.output, other.output)
 
     def check_output(self, row_id: str, row: Example) -> None:
-        if not answers.fits(self._checker, self._choices, row.output):
-            wanted = (
-                "one of the policy's choices" if self._checker == "choice" else f"an answer of the form {self._checker}"
-            )
-            raise UserInputError(
-                f"The output of row '{row_id}' is not {wanted}; nothing was changed.",
-                next_step="Correct it with edit, or change the policy with extract_policy first.",
-            )
-        if not self._keeps(row.output):
-            raise UserInputError(
-                f"The output of row '{row_id}' does not keep response_schema; nothing was changed.",
-                next_step="Correct it with edit.",
-            )
+        match self._checking.fault(row.output):
+            case "":
+                return
+            case "schema":
+                what, step = "does not keep the answers' JSON Schema", "Correct it with edit."
+            case "not_a_choice":
+                what, step = "is not one of the policy's choices", _CORRECT
+            case "unfit":
+                what, step = f"is not an answer of the form {self._checking.checker}", _CORRECT
+        raise UserInputError(f"The output of row '{row_id}' {what}; nothing was changed.", next_step=step)
 
     def check_input(self, row_id: str, text: str) -> None:
         if self._held_out.contaminates(text):

@@ -1,14 +1,20 @@
-"""The teacher solves each seed without seeing its answer; how often it agrees is measured, never self-reported."""
+"""The teacher solves each seed without seeing its answer; how often it agrees is measured, never self-reported.
+
+A training seed it got wrong keeps the answer that was given: the solution that is taught is then written towards that answer,
+and is marked so.
+"""
 
 from functools import partial
 from typing import Any
 
 from nanodistill_mcp.errors import TeacherError
 from nanodistill_mcp.jobs.supervise import Job
-from nanodistill_mcp.pipeline import answers, plan
-from nanodistill_mcp.pipeline.teaching import Solved, all_done, run_options, solve, teacher_of
+from nanodistill_mcp.pipeline import dataset, plan
+from nanodistill_mcp.pipeline.ceiling import ceiling
+from nanodistill_mcp.pipeline.checking import Checking, from_seeds
+from nanodistill_mcp.pipeline.teaching import Solved, all_done, derive, run_options, solve, teacher_of
 from nanodistill_mcp.runs.files import write_lines
-from nanodistill_mcp.runs.records import Checker, Seed, Trace
+from nanodistill_mcp.runs.records import RunSpec, Seed, Trace
 from nanodistill_mcp.teacher.client import Teacher
 
 SECOND_TRIES = 1
@@ -17,11 +23,10 @@ SECOND_TRIES = 1
 
 async def synthesize_cot(job: Job) -> dict[str, Any]:
     """Write ``traces_cot.jsonl``: one trace per training seed, and per held-out seed up to the ceiling's size."""
-    seeds = job.run.seeds()
+    seeds, spec = job.run.seeds(), job.run.manifest.spec
     held_out = [seed for seed in seeds if seed.split == "held_out"][: plan.CEILING_ROWS]
     work = [seed for seed in seeds if seed.split == "train"] + held_out
-    checker, choices = plan.seed_checker(seeds)
-    task = plan.task_text(job.run.manifest.spec.instruction, choices)
+    checking = from_seeds(spec.instruction, seeds, spec.response_schema)
     max_tokens = run_options(job).teacher_max_tokens
     traces: dict[str, Trace] = {}
     first: dict[str, Any] = {}
@@ -29,9 +34,9 @@ async def synthesize_cot(job: Job) -> dict[str, Any]:
     async with teacher_of(job) as teacher:
 
         async def one(seed: Seed) -> None:
-            trace = await _trace(teacher, task, seed, checker, max_tokens)
+            trace = await _trace(teacher, checking, seed, spec, max_tokens)
             traces[seed.id] = trace
-            if not first and trace.thinking:
+            if not first and trace.teacher_output:
                 first.update(
                     {"input": trace.input[:400], "thinking": trace.thinking[:800], "output": trace.teacher_output[:400]}
                 )
@@ -41,25 +46,35 @@ async def synthesize_cot(job: Job) -> dict[str, Any]:
         await all_done(partial(one, seed) for seed in work)
 
     ordered = [traces[seed.id] for seed in work]
-    if not any(trace.thinking for trace in ordered):
+    if not any(trace.teacher_output for trace in ordered):
         raise TeacherError(
             "The teacher solved none of the examples: every answer was refused, cut off or unreadable.",
             next_step="Read calls with read_artifact(artifact='calls.jsonl'), then create a run with another teacher or a clearer instruction.",
         )
     write_lines(job.run.paths.traces_cot, [trace.model_dump() for trace in ordered])
-    return {**_agreement(ordered), "checker": checker, "first_trace": first}
+    return {
+        **_agreement(ordered),
+        "ceiling": ceiling(ordered),
+        "checker": checking.checker,
+        "first_trace": first,
+    }
 
 
-async def _trace(teacher: Teacher, task: str, seed: Seed, checker: Checker, max_tokens: int | None) -> Trace:
+async def _trace(teacher: Teacher, checking: Checking, seed: Seed, spec: RunSpec, max_tokens: int | None) -> Trace:
+    mode = dataset.mode_of(seed.input, spec)
     tries: list[tuple[Solved, bool]] = []
+    call_ids: list[str] = []
     for sample in range(1 + (SECOND_TRIES if seed.split == "train" else 0)):
-        solved = await solve(teacher, task, seed.input, sample=sample, max_tokens=max_tokens)
-        agrees = not solved.declined and answers.agree(checker, seed.output, solved.answer)
+        solved = await solve(teacher, checking.task, seed.input, mode=mode, sample=sample, max_tokens=max_tokens)
+        agrees, judged = False, list[str]()
+        if not solved.declined:
+            agrees, judged = await checking.same(teacher, seed.input, seed.output, solved.answer)
         tries.append((solved, agrees))
-        if agrees:
+        call_ids += [solved.call_id, *judged]
+        if agrees or solved.declined:  # declined, it was put in other words already
             break
-    best, agrees = max(tries, key=lambda attempt: (attempt[1], bool(attempt[0].solution)))
-    return Trace(
+    best, agrees = max(tries, key=lambda attempt: (attempt[1], bool(attempt[0].answer)))
+    trace = Trace(
         id=seed.id,
         input=seed.input,
         thinking=best.solution,
@@ -68,8 +83,27 @@ async def _trace(teacher: Teacher, task: str, seed: Seed, checker: Checker, max_
         agrees=agrees,
         confidence=round(sum(agreed for _, agreed in tries) / len(tries), 3),
         split=seed.split,
-        call_ids=[solved.call_id for solved, _ in tries],
+        call_ids=call_ids,
     )
+    if agrees or seed.split == "held_out" or best.declined:
+        return trace
+    return await _towards_the_given_answer(teacher, checking, trace, max_tokens)
+
+
+async def _towards_the_given_answer(
+    teacher: Teacher, checking: Checking, trace: Trace, max_tokens: int | None
+) -> Trace:
+    """Have the solution rewritten so that it leads to the given answer; kept as it is when that fails."""
+    derived = await derive(teacher, checking.task, trace.input, trace.output, max_tokens=max_tokens)
+    call_ids = [*trace.call_ids, derived.call_id]
+    arrived, judged = False, list[str]()
+    if not derived.declined:
+        arrived, judged = await checking.same(teacher, trace.input, trace.output, derived.answer)
+    told = {"call_ids": call_ids + judged, "objection": derived.objection}
+    if not arrived:
+        return trace.model_copy(update=told)
+    rewritten = {"thinking": derived.solution, "teacher_thinking": trace.thinking, "derived": True}
+    return trace.model_copy(update={**told, **rewritten})
 
 
 def _agreement(traces: list[Trace]) -> dict[str, Any]:
@@ -79,4 +113,5 @@ def _agreement(traces: list[Trace]) -> dict[str, Any]:
         summary[f"{side}_solved"] = len(mine)
         summary[f"{side}_agree"] = sum(trace.agrees for trace in mine)
     summary["disagreeing_ids"] = [trace.id for trace in traces if trace.split == "train" and not trace.agrees][:20]
+    summary["derived"] = sum(trace.derived for trace in traces)
     return summary

@@ -1,6 +1,6 @@
 """What the teacher's stages share: the teacher opened for a job, and a seed or a new input solved."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,7 @@ from nanodistill_mcp.runs.options import Options
 from nanodistill_mcp.runs.questions import Questions
 from nanodistill_mcp.settings import TeacherEndpoint
 from nanodistill_mcp.teacher import prompts
-from nanodistill_mcp.teacher.answers import WorkedSolution
+from nanodistill_mcp.teacher.answers import Derivation, DirectAnswer, WorkedSolution
 from nanodistill_mcp.teacher.batch import AtProvider, BatchTerms
 from nanodistill_mcp.teacher.batch_book import batch_summary, open_batches
 from nanodistill_mcp.teacher.budget import Budget, Caps
@@ -37,6 +37,8 @@ class Solved:
     solution: str = ""
     answer: str = ""
     call_id: str = ""
+    cost_usd: float = 0.0
+    objection: str = ""
     declined: Reason | Literal[""] = ""
 
 
@@ -103,19 +105,38 @@ def run_options(job: Job) -> Options:
 
 
 async def solve(
-    teacher: Teacher, task: str, text: str, *, policy_json: str = "", sample: int = 0, max_tokens: int | None = None
+    teacher: Teacher,
+    task: str,
+    text: str,
+    *,
+    mode: Literal["cot", "direct"] = "cot",
+    policy_json: str = "",
+    examples: Sequence[Mapping[str, str]] = (),
+    sample: int = 0,
+    max_tokens: int | None = None,
 ) -> Solved:
-    """Let the teacher solve one input without seeing any answer to it."""
+    """Let the teacher solve one input without seeing any answer to it; ``direct`` asks for the answer alone."""
+    tokens = max_tokens or DEFAULT_MAX_TOKENS
     try:
-        answer = await teacher.ask(
-            prompts.solve(task, text, policy_json),
-            WorkedSolution,
-            sample=sample,
-            max_tokens=max_tokens or DEFAULT_MAX_TOKENS,
-        )
+        if mode == "direct":
+            prompt = prompts.answer(task, text, policy_json, examples)
+            direct = await teacher.ask(prompt, DirectAnswer, sample=sample, max_tokens=tokens)
+            return Solved("", direct.value.answer, direct.call_id, direct.cost_usd)
+        prompt = prompts.solve(task, text, policy_json, examples)
+        worked = await teacher.ask(prompt, WorkedSolution, sample=sample, max_tokens=tokens)
     except RowDeclined as declined:
-        return Solved(call_id=declined.call_id, declined=declined.reason)
-    return Solved(answer.value.solution, answer.value.answer, answer.call_id)
+        return Solved(call_id=declined.call_id, cost_usd=declined.cost_usd, declined=declined.reason)
+    return Solved(worked.value.solution, worked.value.answer, worked.call_id, worked.cost_usd)
+
+
+async def derive(teacher: Teacher, task: str, text: str, given: str, *, max_tokens: int | None = None) -> Solved:
+    """Let the teacher write a solution that leads to a given answer, and say what speaks against that answer."""
+    prompt = prompts.derive(task, text, given)
+    try:
+        found = await teacher.ask(prompt, Derivation, max_tokens=max_tokens or DEFAULT_MAX_TOKENS)
+    except RowDeclined as declined:
+        return Solved(call_id=declined.call_id, cost_usd=declined.cost_usd, declined=declined.reason)
+    return Solved(found.value.solution, found.value.answer, found.call_id, found.cost_usd, found.value.objection)
 
 
 async def all_done(units: Iterable[Callable[[], Awaitable[None]]]) -> None:

@@ -64,7 +64,10 @@ class Options(BaseModel):
     max_total_tokens: int | None = Field(
         default=None, ge=1000, description="A cap on tokens; needed when the price is unknown."
     )
-    examples_per_call: int | None = Field(default=None, ge=1, le=20, description="New examples asked for in one call.")
+    examples_per_call: int | None = Field(default=None, ge=1, le=20, description="New inputs asked for in one call.")
+    solutions_per_example: int | None = Field(
+        default=None, ge=1, le=8, description="Independent solutions of a new input that all have to agree; default 2."
+    )
 
     # The student
     fine_tune_type: Literal["lora", "dora", "full"] | None = Field(default=None, description="What is trained.")

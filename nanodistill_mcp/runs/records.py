@@ -10,7 +10,7 @@ SCHEMA_VERSION = 1
 Stage = Literal["synthesize_cot", "extract_policy", "amplify", "train", "evaluate", "export_gguf", "compare_models"]
 Reasoning = Literal["cot", "direct", "mixed"]
 ThinkingFormat = Literal["xml", "markdown", "json", "plain", "native"]
-Checker = Literal["exact", "normalized", "numeric", "choice", "json"]
+Checker = Literal["exact", "normalized", "numeric", "choice", "json", "regex", "judge"]
 ModelName = Literal["base", "student", "gguf", "teacher"]
 
 PIPELINE: tuple[Stage, ...] = ("synthesize_cot", "extract_policy", "amplify", "train", "evaluate", "export_gguf")
@@ -114,7 +114,16 @@ class Trace(_Record):
     thinking: str
     output: str = Field(description="The seed's given output: what the student is taught.")
     teacher_output: str
+    teacher_thinking: str = Field(
+        default="", description="The teacher's own solution, where ``thinking`` is a derived one."
+    )
     agrees: bool = Field(description="The teacher's answer equals the given one under the run's checker.")
+    derived: bool = Field(
+        default=False, description="``thinking`` was written towards the given answer, which was shown."
+    )
+    objection: str = Field(
+        default="", description="What the teacher holds against the given answer, when it was shown."
+    )
     confidence: float = Field(description="Measured: the share of the teacher's solutions that agree.")
     split: Literal["train", "held_out"]
     call_ids: list[str]
@@ -135,6 +144,13 @@ class TaskPolicy(_Record):
     output_length_range: tuple[int, int]
     checker: Checker
     choices: list[str] = []
+    pattern: str = Field(default="", description="What an answer matches as a whole, when the checker is ``regex``.")
+    rubric: str = Field(default="", description="What makes two answers the same, when the checker is ``judge``.")
+    answer_schema: dict[str, Any] = Field(
+        default={}, description="A JSON Schema answers keep, when the checker is ``json``."
+    )
+    topics: list[str] = Field(default=[], description="What inputs are about: new ones are spread over them.")
+    personas: list[str] = Field(default=[], description="Who writes inputs: new ones are spread over them.")
     version: int = 1
     source: Literal["teacher", "feedback", "user"] = "teacher"
     restored_from: int = Field(default=-1, description="The earlier version this one repeats; -1 when it repeats none.")
@@ -151,6 +167,14 @@ class Example(_Record):
     origin: Literal["seed", "synthetic"]
     parents: list[str] = Field(description="Ids of the seeds shown when it was made, or the seed it is.")
     call_ids: list[str]
+    policy_version: int = Field(default=0, description="The policy it was made under; 0 for a seed.")
+    cell: dict[str, str] = Field(
+        default={}, description="What was asked of it: topic, difficulty, length, persona, answer."
+    )
+    checks: dict[str, Any] = Field(default={}, description="What it passed: the checker, solutions made and agreeing.")
+    cost_usd: float = Field(
+        default=0.0, description="Its own solutions, and its share of the call that made its input."
+    )
 
 
 class EffectiveExample(Example):
@@ -190,6 +214,7 @@ class Rejected(_Record):
     other_output: str = ""
     reason: Literal[
         "duplicate",
+        "seed_copy",
         "near_duplicate",
         "held_out",
         "disagreement",
@@ -201,10 +226,17 @@ class Rejected(_Record):
         "invalid",
         "context",
         "not_a_choice",
+        "unfit",
+        "schema",
+        "unfinished",
         "too_long",
         "dropped",
     ]
     call_ids: list[str] = []
+    parents: list[str] = []
+    cell: dict[str, str] = {}
+    policy_version: int = 0
+    cost_usd: float = 0.0
 
 
 class Spend(_Record):

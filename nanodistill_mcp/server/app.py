@@ -103,11 +103,13 @@ def in_words(stage: Stage, result: dict[str, Any]) -> str:
                 if result["held_out_solved"]
                 else ""
             )
-            return f"The teacher agrees on {result['train_agree']} of {result['train_solved']} examples{held_out}."
+            ceiling: dict[str, Any] = result.get("ceiling", {})  # runs of the first release have none
+            told = ceiling.get("why", "")
+            return f"The teacher agrees on {result['train_agree']} of {result['train_solved']} examples{held_out}. {told}".strip()
         case "extract_policy":
             return f"Policy version {result['version']} is written; answers are compared by the checker {result['checker']}."
         case "amplify":
-            missing = f", {result['missing']} missing (stopped by {result['stopped_by']})" if result["missing"] else ""
+            missing = f", {result['missing']} missing: {_STOPPED[result['stopped_by']]}" if result["missing"] else ""
             told = f"{result['accepted']} examples are accepted{missing}; {sum(result['rejected'].values())} were rejected{_saved(result.get('batch'))}."
             if revised := result.get("revised"):
                 changes = f"{revised['dropped']} dropped, {revised['edited']} edited, {revised['approved']} approved"
@@ -138,6 +140,15 @@ def _poll_after_s(found: StageStatus) -> int:
 
 def _saved(batch: dict[str, Any] | None) -> str:
     return f"; {batch['answers']} answers at half price saved ${batch['saved_usd']:.2f}" if batch else ""
+
+
+_STOPPED = {
+    "target": "the target was met",
+    "budget": "the budget came first",
+    "novelty": "the teacher repeats itself, so more would be paid for copies; another policy or further seeds would help",
+    "saturation": "nearly nothing new was accepted any more",
+    "disagreement": "the teacher's solutions hardly ever agree; the policy or the instruction leaves too much open",
+}
 
 
 def status_reply(run: Run, *, detail: bool) -> StatusReply:
@@ -213,6 +224,8 @@ def next_step(run: Run, current: StageStatus) -> NextStep:
         case _:
             pass
     for stage in PIPELINE:
+        if stage == "extract_policy" and (warning := _ceiling_says_stop(run)):
+            return warning
         if states.stage_status(run, stage).state is not State.DONE:
             return NextStep(tool=stage, arguments={"run_id": run_id}, why=_WHY[stage])
         if states.is_outdated(run, stage):
@@ -229,6 +242,21 @@ def _why_outdated(run: Run, stage: Stage) -> str:
     if stage == "train" and moved_since_dataset(run):
         return "Examples were revised since: the student was trained on what they were before."
     return f"{states.BUILDS_ON[stage]} was done again since: what {stage} made is of before."
+
+
+def _ceiling_says_stop(run: Run) -> NextStep | None:
+    """What to do instead of paying on, when the teacher itself cannot do the task as it is described."""
+    if states.stage_status(run, "extract_policy").state is not State.NEW:
+        return None  # the user went on
+    found = states.stage_status(run, "synthesize_cot")
+    ceiling: dict[str, Any] = (found.exit.summary if found.exit else {}).get("ceiling", {})
+    if ceiling.get("decision") != "stop":
+        return None
+    return NextStep(
+        tool="read_artifact",
+        arguments={"run_id": run.run_id, "artifact": "traces_cot.jsonl"},
+        why=f"{ceiling['why']} Look at the rows with the user; extract_policy goes on all the same.",
+    )
 
 
 _WHY: dict[Stage, str] = {

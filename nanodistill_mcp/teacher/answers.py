@@ -18,6 +18,27 @@ class WorkedSolution(_AnswerShape):
     answer: str = Field(min_length=1, description="The final answer alone, in exactly the form the task asks for.")
 
 
+class DirectAnswer(_AnswerShape):
+    """The answer to one input, without any work shown."""
+
+    answer: str = Field(min_length=1, description="The answer alone, in exactly the form the task asks for.")
+
+
+class Derivation(_AnswerShape):
+    """A worked solution that leads to an answer that was given, and what speaks against that answer."""
+
+    objection: str = Field(default="", description="Why the given answer cannot be right; empty when it can.")
+    solution: str = Field(min_length=1, description="The worked solution: short, concrete steps to the given answer.")
+    answer: str = Field(min_length=1, description="The given answer, word for word.")
+
+
+class Comparison(_AnswerShape):
+    """Whether two answers are the same under a rubric."""
+
+    reason: str = Field(description="What decides, in one sentence.")
+    same: bool = Field(description="Whether the rubric takes the two answers for the same.")
+
+
 class PolicyDraft(_AnswerShape):
     """The task's policy in ten fields, and a proposal for how answers are to be compared."""
 
@@ -31,20 +52,16 @@ class PolicyDraft(_AnswerShape):
     examples_summary: str = Field(min_length=1, description="What the examples cover, and what they leave out.")
     input_length_range: list[int] = Field(description="Shortest and longest input, in characters.")
     output_length_range: list[int] = Field(description="Shortest and longest answer, in characters.")
-    checker: Literal["exact", "normalized", "numeric", "choice", "json"] = Field(
+    topics: list[str] = Field(default=[], description="Six to twelve topics that inputs of this task are about.")
+    personas: list[str] = Field(default=[], description="Three to six kinds of people who write such inputs.")
+    checker: Literal["exact", "normalized", "numeric", "choice", "json", "judge"] = Field(
         description="How two answers are compared: choice when answers come from a short fixed list."
     )
     choices: list[str] = Field(default=[], description="The fixed list of answers, when checker is choice.")
+    rubric: str = Field(default="", description="What makes two answers the same, when checker is judge.")
 
 
-class NewExample(_AnswerShape):
-    """One new example of the task."""
+class NewInputs(_AnswerShape):
+    """New inputs of the task, in the order of the cells that asked for them."""
 
-    input: str = Field(min_length=1)
-    output: str = Field(min_length=1)
-
-
-class NewExamples(_AnswerShape):
-    """New examples of the task, unlike the ones shown."""
-
-    examples: list[NewExample]
+    inputs: list[str]

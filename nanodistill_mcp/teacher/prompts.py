@@ -11,7 +11,7 @@ from functools import cache
 from importlib import resources
 from typing import Literal
 
-Template = Literal["solve", "policy", "generate"]
+Template = Literal["solve", "answer", "derive", "policy", "generate", "judge"]
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,36 @@ class Prompt:
         return hashlib.sha256(self.system.encode(errors="replace")).hexdigest()[:12]
 
 
-def solve(instruction: str, input_text: str, policy_json: str = "") -> Prompt:
-    """Ask for a worked solution of one input; answered by WorkedSolution."""
-    return _prompt("solve", [("task", instruction), ("policy", policy_json or None), ("input", input_text)])
+def solve(
+    instruction: str, input_text: str, policy_json: str = "", examples: Sequence[Mapping[str, str]] = ()
+) -> Prompt:
+    """Ask for a worked solution of one input; answered by WorkedSolution.
+
+    Args:
+        instruction: The run's instruction.
+        input_text: The input to solve.
+        policy_json: The current policy, once there is one.
+        examples: Rows of ``{"input", "thinking", "output"}`` to solve alike.
+    """
+    return _prompt("solve", _about_one_input(instruction, input_text, policy_json, examples))
+
+
+def answer(
+    instruction: str, input_text: str, policy_json: str = "", examples: Sequence[Mapping[str, str]] = ()
+) -> Prompt:
+    """Ask for the answer alone; answered by DirectAnswer. The arguments are those of ``solve``."""
+    return _prompt("answer", _about_one_input(instruction, input_text, policy_json, examples))
+
+
+def derive(instruction: str, input_text: str, given: str) -> Prompt:
+    """Ask for a worked solution that leads to a given answer; answered by Derivation."""
+    return _prompt("derive", [("task", instruction), ("input", input_text), ("answer", given)])
+
+
+def judge(instruction: str, rubric: str, input_text: str, first: str, second: str) -> Prompt:
+    """Ask whether two answers are the same under a rubric; answered by Comparison."""
+    blocks = [("task", instruction), ("rubric", rubric), ("input", input_text), ("first", first), ("second", second)]
+    return _prompt("judge", blocks)
 
 
 def extract_policy(
@@ -49,19 +76,33 @@ def extract_policy(
 
 
 def generate(
-    instruction: str, policy_json: str, examples: Sequence[Mapping[str, str]], avoid: Sequence[str], count: int
+    instruction: str,
+    policy_json: str,
+    examples: Sequence[Mapping[str, str]],
+    cells: Sequence[Mapping[str, str]],
+    avoid: Sequence[str] = (),
+    overused: Sequence[str] = (),
 ) -> Prompt:
-    """Ask for new examples; answered by NewExamples.
+    """Ask for new inputs, one for each cell; answered by NewInputs.
 
     Args:
         instruction: The run's instruction.
         policy_json: The current policy.
         examples: Rows of ``{"input", "output"}`` that show form and level.
+        cells: What each input is to be like: topic, difficulty, length, persona, answer.
         avoid: Inputs that exist already and should not come again.
-        count: How many to make.
+        overused: Openings that too many inputs share.
     """
     shown = [("task", instruction), ("policy", policy_json), ("examples", _lines(examples))]
-    return _prompt("generate", [*shown, ("avoid", _lines(avoid) or None), ("count", str(count))])
+    kept_off = [("avoid", _lines(avoid) or None), ("overused", _lines(overused) or None)]
+    return _prompt("generate", [*shown, *kept_off, ("cells", _lines(cells))])
+
+
+def _about_one_input(
+    instruction: str, input_text: str, policy_json: str, examples: Sequence[Mapping[str, str]]
+) -> list[tuple[str, str | None]]:
+    shown = [("policy", policy_json or None), ("examples", _lines(examples) or None)]
+    return [("task", instruction), *shown, ("input", input_text)]
 
 
 def reworded(prompt: Prompt, verdict: str) -> Prompt:

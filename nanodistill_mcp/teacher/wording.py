@@ -46,17 +46,18 @@ class Question:
         return {*self.required, *self.keys, *values}
 
 
+_ROW = ("input", "thinking", "output")
+_CELL = ("topic", "difficulty", "length", "persona", "answer")
+
 QUESTIONS: dict[PromptName, Question] = {
-    "cot": Question("solve", ("task", "policy", "input"), answers.WorkedSolution),
-    "policy": Question(
-        "policy",
-        ("task", "examples", "feedback", "current-policy"),
-        answers.PolicyDraft,
-        ("input", "thinking", "output"),
-    ),
+    "cot": Question("solve", ("task", "policy", "examples", "input"), answers.WorkedSolution, _ROW),
+    "direct": Question("answer", ("task", "policy", "examples", "input"), answers.DirectAnswer, _ROW),
+    "derive": Question("derive", ("task", "input", "answer"), answers.Derivation),
+    "policy": Question("policy", ("task", "examples", "feedback", "current-policy"), answers.PolicyDraft, _ROW),
     "synthetic": Question(
-        "generate", ("task", "policy", "examples", "avoid", "count"), answers.NewExamples, ("input", "output")
+        "generate", ("task", "policy", "examples", "avoid", "overused", "cells"), answers.NewInputs, (*_ROW, *_CELL)
     ),
+    "judge": Question("judge", ("task", "rubric", "input", "first", "second"), answers.Comparison),
 }
 """The prompts under the names that the configuration uses."""
 

@@ -8,7 +8,7 @@ import pytest
 
 from nanodistill_mcp.demo import task, teacher
 from nanodistill_mcp.teacher import prompts
-from nanodistill_mcp.teacher.answers import NewExamples, PolicyDraft, WorkedSolution
+from nanodistill_mcp.teacher.answers import Comparison, Derivation, DirectAnswer, NewInputs, PolicyDraft, WorkedSolution
 
 EXAMPLES = [{**seed, "thinking": "..."} for seed in task.seeds()]
 
@@ -38,23 +38,34 @@ def test_the_policy_lists_the_queues_and_takes_feedback_in() -> None:
     assert given.input_length_range[0] < given.input_length_range[1]
 
 
-def test_new_examples_come_in_the_number_asked_for_and_differ_between_requests() -> None:
+CELLS = [{"answer": queue, "topic": "parcels"} for queue in (*task.QUEUES, *task.QUEUES)]
+
+
+def test_new_inputs_come_one_a_cell_with_the_answer_it_names_and_differ_between_requests() -> None:
     """Otherwise amplify would meet its own duplicates only."""
     batches = [
-        NewExamples.model_validate(
-            _ask(prompts.generate(task.INSTRUCTION, "{}", task.seeds(), [f"avoid {n}"], 12), "NewExamples")
-        ).examples
+        NewInputs.model_validate(
+            _ask(prompts.generate(task.INSTRUCTION, "{}", task.seeds(), CELLS, [f"avoid {n}"]), "NewInputs")
+        ).inputs
         for n in range(5)
     ]
-    assert [len(batch) for batch in batches] == [12] * 5
-    assert all({example.output for example in batch} == set(task.QUEUES) for batch in batches)
-    assert len({example.input for batch in batches for example in batch}) > 55
+    assert [[task.solve(text)[1] for text in batch] for batch in batches] == [[cell["answer"] for cell in CELLS]] * 5
+    assert len({text for batch in batches for text in batch}) > 55
 
 
 def test_asking_twice_gives_the_same_answer() -> None:
     """Calls are told apart by their content, so the answer may depend on nothing else."""
-    prompt = prompts.generate(task.INSTRUCTION, "{}", task.seeds(), [], 6)
-    assert _ask(prompt, "NewExamples") == _ask(prompt, "NewExamples")
+    prompt = prompts.generate(task.INSTRUCTION, "{}", task.seeds(), CELLS)
+    assert _ask(prompt, "NewInputs") == _ask(prompt, "NewInputs")
+
+
+def test_an_answer_it_would_not_give_is_explained_and_objected_to() -> None:
+    """A seed the teacher got wrong is kept with a solution towards its own answer, and a person is told."""
+    right = Derivation.model_validate(_ask(prompts.derive("Sort.", "Where is my parcel?", "delivery"), "Derivation"))
+    assert (right.answer, right.objection) == ("delivery", "")
+    wrong = Derivation.model_validate(_ask(prompts.derive("Sort.", "Where is my parcel?", "billing"), "Derivation"))
+    assert wrong.answer == "billing"
+    assert "delivery" in wrong.objection
 
 
 @pytest.mark.parametrize(
@@ -63,14 +74,15 @@ def test_asking_twice_gives_the_same_answer() -> None:
         "",
         "What is 2 + 2?",
         "<examples-000000>\nnot json\n[]\n</examples-000000>",
-        "<count-000000>\nmany\n</count-000000>",
+        "<cells-000000>\nmany\n</cells-000000>",
     ],
 )
 def test_a_request_of_another_kind_is_still_answered_in_shape(user: str) -> None:
     """A user may point another run at the demo's teacher."""
     WorkedSolution.model_validate(teacher.answer("", user, "WorkedSolution"))
     PolicyDraft.model_validate(teacher.answer("", user, "PolicyDraft"))
-    NewExamples.model_validate(teacher.answer("", user, "NewExamples"))
+    for shape in (NewInputs, DirectAnswer, Derivation, Comparison):
+        shape.model_validate(teacher.answer("", user, shape.__name__))
     with pytest.raises(ValueError, match="Unheard"):
         teacher.answer("", user, "Unheard")
 

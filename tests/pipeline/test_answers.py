@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 
-from nanodistill_mcp.pipeline.answers import agree, fits, infer_checker, normalize, number_in
+from nanodistill_mcp.pipeline.answers import agree, fits, normalize, number_in
+from nanodistill_mcp.pipeline.inference import infer_checker
 from nanodistill_mcp.runs.records import Checker
 
 

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 
 from nanodistill_mcp.errors import UserInputError
+from nanodistill_mcp.pipeline.checking import from_seeds
 from nanodistill_mcp.pipeline.plan import (
     Request,
     check_schema,
     input_warnings,
     schema_check,
-    seed_checker,
     target_of,
     unsent_options,
 )
@@ -67,8 +67,8 @@ def test_an_unanswered_seed_is_not_held_to_the_schema() -> None:
 
 def test_the_checker_is_inferred_from_what_was_answered() -> None:
     """An empty output says nothing of the form of answers, and no output at all says least."""
-    assert seed_checker([_seed("1"), _seed(""), _seed("2")]) == ("numeric", [])
-    assert seed_checker([_seed(""), _seed("")]) == ("normalized", [])
+    assert from_seeds("Add.", [_seed("1"), _seed(""), _seed("2")], {}).checker == "numeric"
+    assert from_seeds("Add.", [_seed(""), _seed("")], {}).checker == "normalized"
 
 
 def test_raw_inputs_count_towards_the_target_and_alone_they_are_the_target() -> None:

@@ -215,7 +215,7 @@ async def test_an_output_must_fit_the_checker_and_the_schema(run: Run) -> None:
     manifest = run.manifest.model_copy(deep=True)
     manifest.spec.response_schema = {"type": "integer"}
     write_json(run.paths.manifest, manifest.model_dump())
-    with pytest.raises(UserInputError, match="does not keep response_schema"):
+    with pytest.raises(UserInputError, match="does not keep the answers' JSON Schema"):
         await revise(Run(run.paths), wish(edit=[{"id": "g0000-0", "output": "4.5"}]))
 
 

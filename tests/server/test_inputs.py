@@ -37,7 +37,7 @@ async def test_what_the_examples_hang_on_is_not_changed_when_training(bench: Ben
     assert told.startswith("thinking_format: settled when the run was created")
 
 
-COT = "Solve `input` of `task` under `policy`, in French. Give `solution`, then `answer`."
+COT = "Solve `input` of `task` under `policy`, as in `examples`, in French. Give `solution`, then `answer`."
 
 
 async def test_a_prompt_of_one_s_own_asks_in_new_runs_and_a_run_keeps_the_one_it_was_made_with(

@@ -10,7 +10,7 @@ import pytest
 
 from nanodistill_mcp.demo.wire import Breaks, Fails, Refuses, Says, WireReply, WireRequest
 from nanodistill_mcp.errors import ConfigurationError, TeacherError
-from nanodistill_mcp.teacher.answers import NewExamples, PolicyDraft, WorkedSolution
+from nanodistill_mcp.teacher.answers import NewInputs, PolicyDraft, WorkedSolution
 from nanodistill_mcp.teacher.client import RowDeclined
 from tests.teacher.conftest import BAD, GOOD, SECRET, Desk, question, questions
 
@@ -54,15 +54,15 @@ async def test_an_answer_comes_back_typed_and_priced(desk: Desk) -> None:
 
 async def test_every_answer_shape_reaches_the_wire_under_its_name(desk: Desk) -> None:
     """The demo's teacher and a reader of the wire tell questions apart by the schema's name."""
-    desk.script = lambda _: Says({"examples": [{"input": "a", "output": "b"}]})
+    desk.script = lambda _: Says({"inputs": ["a", "b"]})
 
     async with desk.teacher() as teacher:
-        answer = await teacher.ask(question(), NewExamples)
+        answer = await teacher.ask(question(), NewInputs)
         with pytest.raises(RowDeclined):
             await teacher.ask(question(), PolicyDraft)
 
-    assert answer.value.examples[0].output == "b"
-    assert [request.schema_name for request in desk.requests[:2]] == ["NewExamples", "PolicyDraft"]
+    assert answer.value.inputs == ["a", "b"]
+    assert [request.schema_name for request in desk.requests[:2]] == ["NewInputs", "PolicyDraft"]
     assert desk.requests[0].schema is not None
 
 

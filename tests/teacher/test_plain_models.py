@@ -6,9 +6,10 @@ import pytest
 
 from nanodistill_mcp.demo.wire import Fails, Says, WireReply, WireRequest
 from nanodistill_mcp.teacher import prompts
-from nanodistill_mcp.teacher.answers import NewExample, NewExamples, WorkedSolution
+from nanodistill_mcp.teacher.answers import WorkedSolution
 from nanodistill_mcp.teacher.client import RowDeclined
 from tests.teacher.conftest import GOOD, Desk, question
+from tests.teacher.shapes import NewExample, NewExamples
 
 IN_WORDS = Says("It is four, of course.")
 UNDER_HEADINGS = Says("## Solution\nTwo and two make four.\n\n## Answer\n4")
@@ -78,7 +79,7 @@ async def test_examples_in_the_forms_nanodistill_reads_are_taken_at_the_first_as
     desk.answers(then=PAIRS if words.startswith("Input") else array)
 
     async with desk.teacher() as teacher:
-        prompt = prompts.generate("Add.", "{}", [{"input": "What is 7 + 1?", "output": "8"}], [], 2)
+        prompt = prompts.generate("Add.", "{}", [{"input": "What is 7 + 1?", "output": "8"}], [{}, {}])
         answer = await teacher.ask(prompt, NewExamples)
 
     assert answer.value.examples == [NewExample(input="What is 1 + 1?", output="2"), NewExample(input="What is 2 + 3?", output="5")]  # fmt: skip

@@ -53,12 +53,14 @@ def test_content_cannot_close_its_own_block(monkeypatch: pytest.MonkeyPatch) -> 
 def test_examples_and_avoided_inputs_are_one_json_value_a_line() -> None:
     """A line break inside an example must not look like the next one."""
     rows = [{"input": "a\nb", "output": "é"}, {"input": "c", "output": "d"}]
-    prompt = prompts.generate("Add.", "{}", rows, ["x\ny"], 7)
+    cells = [{"topic": "sums"}, {"topic": "a\nb"}]
+    prompt = prompts.generate("Add.", "{}", rows, cells, ["x\ny"], ["what is"])
 
     assert [json.loads(line) for line in blocks(prompt)["examples"].splitlines()] == rows
     assert [json.loads(line) for line in blocks(prompt)["avoid"].splitlines()] == ["x\ny"]
-    assert blocks(prompt)["count"] == "7"
-    assert "avoid" not in blocks(prompts.generate("Add.", "{}", rows, [], 7))
+    assert [json.loads(line) for line in blocks(prompt)["cells"].splitlines()] == cells
+    assert json.loads(blocks(prompt)["overused"]) == "what is"
+    assert not {"avoid", "overused"} & blocks(prompts.generate("Add.", "{}", rows, cells)).keys()
 
 
 def test_a_policy_is_asked_for_with_or_without_feedback() -> None:
@@ -72,7 +74,14 @@ def test_a_policy_is_asked_for_with_or_without_feedback() -> None:
 
 @pytest.mark.parametrize(
     "prompt",
-    [prompts.solve("t", "i"), prompts.extract_policy("t", []), prompts.generate("t", "{}", [], [], 1)],
+    [
+        prompts.solve("t", "i"),
+        prompts.answer("t", "i"),
+        prompts.derive("t", "i", "a"),
+        prompts.extract_policy("t", []),
+        prompts.generate("t", "{}", [], []),
+        prompts.judge("t", "r", "i", "a", "b"),
+    ],
     ids=lambda prompt: prompt.template,
 )
 def test_every_template_says_that_blocks_are_data(prompt: prompts.Prompt) -> None:

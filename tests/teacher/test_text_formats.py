@@ -8,10 +8,11 @@ from typing import Any, cast
 import pytest
 from pydantic import BaseModel, Field
 
-from nanodistill_mcp.teacher.answers import NewExamples, PolicyDraft, WorkedSolution
+from nanodistill_mcp.teacher.answers import PolicyDraft, WorkedSolution
 from nanodistill_mcp.teacher.loose_json import values_in
 from nanodistill_mcp.teacher.reading import judge, parse
 from nanodistill_mcp.teacher.text_formats import form_of
+from tests.teacher.shapes import NewExamples
 
 
 class NewInputs(BaseModel):

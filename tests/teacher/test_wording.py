@@ -20,7 +20,7 @@ from nanodistill_mcp.teacher.wording import (
 )
 from tests.teacher.conftest import Desk, question
 
-COT = "Solve `input` of `task` under `policy`. Give `solution`, then `answer`. Write in French."
+COT = "Solve `input` of `task` under `policy`, as in `examples`. Give `solution`, then `answer`. Write in French."
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
@@ -37,7 +37,7 @@ def test_a_prompt_that_leaves_out_or_makes_up_a_name_is_refused_with_the_list() 
             "cot", "Solve `input` of `task`. Give `answer`, `confidence` and `mood`. Not a name: `two words`."
         )
     assert caught.value.what == (
-        "The prompt 'cot' is not accepted: it does not name `policy`, `solution` and it names `confidence`, `mood`, "
+        "The prompt 'cot' is not accepted: it does not name `policy`, `examples`, `solution` and it names `confidence`, `mood`, "
         "which it neither gets nor gives."
     )
     check_wording("cot", COT)
@@ -132,9 +132,12 @@ def test_the_table_names_the_blocks_that_are_sent() -> None:
     """Else a prompt would have to talk about what never comes."""
     rows = [{"input": "2 + 2", "thinking": "Add.", "output": "4"}]
     sent = [
-        prompts.solve("t", "i", "{}"),
+        prompts.solve("t", "i", "{}", rows),
+        prompts.answer("t", "i", "{}", rows),
+        prompts.derive("t", "i", "a"),
         prompts.extract_policy("t", rows, "f", "{}"),
-        prompts.generate("t", "{}", rows, ["x"], 1),
+        prompts.generate("t", "{}", rows, [{}], ["x"], ["y"]),
+        prompts.judge("t", "r", "i", "a", "b"),
     ]
     for prompt in sent:
         blocks = re.findall(r"^<([a-z-]+)-[0-9a-f]{6}>$", prompt.user, re.MULTILINE)
