@@ -103,7 +103,9 @@ class RunManifest(_Record):
     key_variables: list[str] = Field(description="Environment variables the teacher's worker may be given.")
     student_thinks_natively: bool = False
     cloned_from: str = ""
-    prompts: dict[str, str] = Field({}, description="SHA-256 of each prompt that replaces the package's, by template.")
+    prompts: dict[str, str] = Field(
+        default={}, description="SHA-256 of each prompt that replaces the package's, by template."
+    )
 
 
 class Trace(_Record):
