@@ -31,6 +31,7 @@ from nanodistill_mcp.teacher.client import RowDeclined, Teacher
 
 DEFAULT_SOLUTIONS = 2
 BATCHES_PER_ROUND = 8
+BATCHES_PER_PROVIDER_BATCH = 500
 EXEMPLARS_SHOWN = 6
 SOLVED_SHOWN = 3
 AVOID_SHOWN = 12
@@ -112,6 +113,14 @@ class _Amplifier:
         """Inputs asked for in one call."""
         return self.options.examples_per_call or plan.EXAMPLES_PER_CALL
 
+    @property
+    def batches_per_round(self) -> int:
+        """How many batches of inputs are asked for before they are solved.
+
+        Small rounds let each keep off what the last one brought. But a batch at a provider takes hours, so there all go at once.
+        """
+        return BATCHES_PER_PROVIDER_BATCH if self.job.arguments.get("mode") == "batch" else BATCHES_PER_ROUND
+
     async def fill(self, target: int) -> str:
         """Run rounds until the target is reached. Returns what stopped it early, if anything did."""
         pool = self.pool
@@ -119,7 +128,7 @@ class _Amplifier:
         while len(pool.examples) < (goal := pool.revisions.needed(pool.examples, target)):
             await self.job.checkpoint()
             before = len(pool.examples)
-            batches = min(BATCHES_PER_ROUND, math.ceil((goal - before) / self.per_call))
+            batches = min(self.batches_per_round, math.ceil((goal - before) / self.per_call))
             candidates = await self.generate(range(next_batch, next_batch + batches))
             next_batch += batches
             novel = self.screened(candidates)

@@ -16,10 +16,18 @@ PROCEED_FROM = 0.8
 STOP_BELOW = 0.5
 _HOPELESS_BELOW = 0.7
 _SHOWN = 10
+_A_MEMORY = (
+    " The teacher is the agent of this chat, which may have seen the given answers: the true share can be lower."
+)
 
 
-def ceiling(traces: list[Trace]) -> dict[str, Any]:
-    """Agreement with its 95 % interval, on both sides and apart, and what to do about it before more is paid."""
+def ceiling(traces: list[Trace], *, may_have_seen_answers: bool = False) -> dict[str, Any]:
+    """Agreement with its 95 % interval, on both sides and apart, and what to do about it before more is paid.
+
+    Args:
+        traces: One for each seed that was solved.
+        may_have_seen_answers: The teacher is the agent that made the run, so its agreement may be a memory.
+    """
     sides = {side: [t for t in traces if t.split == side] for side in ("train", "held_out")}
     whole = _share(traces)
     decision = decide(whole["agree"], whole["solved"])
@@ -27,7 +35,8 @@ def ceiling(traces: list[Trace]) -> dict[str, Any]:
         **whole,
         **{side: _share(mine) for side, mine in sides.items() if mine},
         "decision": decision,
-        "why": _words(decision, whole),
+        "why": _words(decision, whole) + (_A_MEMORY if may_have_seen_answers else ""),
+        "may_have_seen_answers": may_have_seen_answers,
         "disagreements": [_beside(trace) for trace in traces if not _agreed_at_once(trace)][:_SHOWN],
     }
 

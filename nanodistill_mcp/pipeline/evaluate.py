@@ -14,6 +14,7 @@ from nanodistill_mcp.pipeline.teaching import all_done, run_options, teacher_of
 from nanodistill_mcp.runs.files import read_lines, write_json, write_lines
 from nanodistill_mcp.runs.records import Trace
 from nanodistill_mcp.runs.store import Run, read_records
+from nanodistill_mcp.settings import HOST_TEACHER
 from nanodistill_mcp.student.requests import Done, Generated, GenerateRequest, Variant
 
 Rows = list[tuple[str, str, str]]
@@ -72,6 +73,10 @@ async def evaluate(job: Job) -> dict[str, Any]:
         name: _score_set(name, checking, part, given, parts, right, {trace.id for trace in traces})
         for name, part in sets.items()
     }
+    if run.manifest.teacher_model == HOST_TEACHER:
+        for part in scored.values():
+            if "teacher" in part:
+                part["teacher"]["may_have_seen_answers"] = True
     write_lines(run.paths.answers, [row for part in scored.values() for row in part["rows"]])
     summary = {name: {key: value for key, value in part.items() if key != "rows"} for name, part in scored.items()}
     result = {"checker": checking.checker, **summary, "verdict": verdict(summary)}

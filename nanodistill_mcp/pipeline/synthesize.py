@@ -15,6 +15,7 @@ from nanodistill_mcp.pipeline.checking import Checking, from_seeds
 from nanodistill_mcp.pipeline.teaching import Solved, all_done, derive, run_options, solve, teacher_of
 from nanodistill_mcp.runs.files import write_lines
 from nanodistill_mcp.runs.records import RunSpec, Seed, Trace
+from nanodistill_mcp.settings import HOST_TEACHER
 from nanodistill_mcp.teacher.client import Teacher
 
 SECOND_TRIES = 1
@@ -54,7 +55,7 @@ async def synthesize_cot(job: Job) -> dict[str, Any]:
     write_lines(job.run.paths.traces_cot, [trace.model_dump() for trace in ordered])
     return {
         **_agreement(ordered),
-        "ceiling": ceiling(ordered),
+        "ceiling": ceiling(ordered, may_have_seen_answers=job.run.manifest.teacher_model == HOST_TEACHER),
         "checker": checking.checker,
         "first_trace": first,
     }

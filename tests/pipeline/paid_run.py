@@ -1,0 +1,71 @@
+"""A run whose paid stages are carried out in this process: the worker's own code, with a teacher behind real HTTP."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nanodistill_mcp.demo import task
+from nanodistill_mcp.jobs.locks import open_lock, try_lock
+from nanodistill_mcp.jobs.supervise import Job, carry_out
+from nanodistill_mcp.pipeline.seeds import digest, split
+from nanodistill_mcp.pipeline.stages import STAGES
+from nanodistill_mcp.runs.files import read_lines, write_json
+from nanodistill_mcp.runs.paths import JobPaths
+from nanodistill_mcp.runs.records import Exit, JobRequest, Stage
+from nanodistill_mcp.runs.store import Run, RunStore, now
+from tests.conftest import KEY, SECRET, ScriptedTeacher
+from tests.runs.made import manifest
+
+
+@dataclass
+class PaidRun:
+    """One run, its teacher, and what the stages wrote."""
+
+    home: Path
+    teacher: ScriptedTeacher
+    rows: list[tuple[str, str]] = field(default_factory=lambda: [(row["input"], row["output"]) for row in task.seeds()])
+    spec: dict[str, Any] = field(default_factory=dict[str, Any])
+    held_out_share: float | None = None
+    run: Run = field(init=False)
+
+    def __post_init__(self) -> None:
+        seeds = split(self.rows, self.held_out_share, 0)
+        asked = {"instruction": task.INSTRUCTION, **self.spec, "seeds_sha256": digest(seeds)}
+        made = manifest("paid", **asked).model_copy(update={"usd_per_mtok": (2.0, 10.0)})
+        self.run, _ = RunStore(self.home).create(made, seeds)
+        os.environ[KEY] = SECRET
+
+    async def stage(self, name: Stage, **arguments: Any) -> Exit:
+        """Carry a stage out, as a worker does."""
+        job = JobPaths(self.run.paths.jobs / f"{len(self.run.paths.job_list()) + 1:03d}-{name}")
+        job.root.mkdir(mode=0o700, parents=True)
+        endpoint = {"name": "local", "model": "openai/desk", "api_base": self.teacher.url, "api_key_env": KEY}
+        common = {
+            "endpoint": {**endpoint, "usd_per_mtok": [2, 10]},
+            "cap_usd": 5.0,
+            "cap_usd_per_day": 50.0,
+            "ledger_dir": str(self.home / "ledger"),
+            "capabilities_path": str(self.home / "capabilities.json"),
+        }
+        request = JobRequest(stage=name, nonce="n", requested_at=now(), arguments={**common, **arguments})
+        write_json(job.request, request.model_dump())
+        lock = open_lock(self.run.paths.worker_lock)
+        assert try_lock(lock)
+        ended = await carry_out(Job(self.run, job, request, lock), STAGES[name])
+        assert ended is not None
+        return ended
+
+    async def summary(self, name: Stage, **arguments: Any) -> dict[str, Any]:
+        """Carry a stage out that must succeed; what it found."""
+        ended = await self.stage(name, **arguments)
+        assert ended.outcome == "done", (ended.what, ended.next_step)
+        return ended.summary
+
+    def written(self, path: Path) -> list[dict[str, Any]]:
+        """The rows of one of the run's files."""
+        return list(read_lines(path))
+
+    def asked_for(self, schema_name: str) -> int:
+        """How many questions of a shape reached the teacher."""
+        return sum(request.schema_name == schema_name for request in self.teacher.asked)
