@@ -54,6 +54,7 @@ async def amplify(job: Job) -> dict[str, Any]:
     traces = training_traces(run)
     for trace in traces:
         pool.take_seed(trace)
+    traces = [trace for trace in traces if trace.output]
     target = int(job.arguments.get("target_size") or run.manifest.plan.target_examples)
     stopped = ""
     if len(pool.examples) < revisions.needed(pool.examples, target):
@@ -76,12 +77,13 @@ async def amplify(job: Job) -> dict[str, Any]:
 
 
 def _summary(pool: Pool, kept: list[Example], left: int, target: int, stopped: str) -> dict[str, Any]:
-    synthetic = [example for example in kept if example.origin != "seed"]
+    synthetic = [example for example in kept if example.origin == "synthetic"]
     yields = pool.yields()
     made = yields[0]["in"]
     summary: dict[str, Any] = {
         "accepted": left,
         "synthetic": len(synthetic),
+        "labelled": sum(example.origin == "labelled" for example in kept),
         "target": target,
         "missing": max(0, target - left),
         "stopped_by": stopped or "target",
@@ -124,6 +126,9 @@ class _Amplifier:
     async def fill(self, target: int) -> str:
         """Run rounds until the target is reached. Returns what stopped it early, if anything did."""
         pool = self.pool
+        await self.answer_inputs(target)
+        if self.options.inputs_only:
+            return "inputs" if len(pool.examples) < pool.revisions.needed(pool.examples, target) else ""
         barren, stale, next_batch = 0, 0, 0
         while len(pool.examples) < (goal := pool.revisions.needed(pool.examples, target)):
             await self.job.checkpoint()
@@ -143,6 +148,24 @@ class _Amplifier:
             if barren >= BARREN_ROUNDS:
                 return "disagreement"
         return ""
+
+    async def answer_inputs(self, target: int) -> None:
+        """Have the user's own inputs answered, before any are written: as many as are wanted, in their order."""
+        pool, job = self.pool, self.job
+        waiting = [
+            Candidate(f"i{number:05d}", text, [], {}, [], 0.0, "labelled")
+            for number, text in enumerate(job.run.inputs(), 1)
+        ]
+        while waiting and (room := pool.revisions.needed(pool.examples, target) - len(pool.examples)) > 0:
+            await job.checkpoint()
+            size = min(room, BATCHES_PER_ROUND * self.per_call)
+            batch, waiting = waiting[:size], waiting[size:]
+            before = len(pool.examples)
+            novel = self.screened(batch)
+            await self.verify(novel, target)
+            gained = len(pool.examples) - before
+            job.event("inputs", candidates=len(batch), novel=len(novel), accepted=gained, left=len(waiting))
+            self.show(len(pool.examples), target, "answering the given inputs")
 
     def show(self, accepted: int, target: int, message: str) -> None:
         """Say how far the stage is."""

@@ -19,15 +19,24 @@ _SHOWN = 10
 _A_MEMORY = (
     " The teacher is the agent of this chat, which may have seen the given answers: the true share can be lower."
 )
+_UNKNOWN = (
+    "No person answered any example, so how good the teacher's answers are is not known: look at them in traces_cot.jsonl before "
+    "paying for more."
+)
 
 
 def ceiling(traces: list[Trace], *, may_have_seen_answers: bool = False) -> dict[str, Any]:
     """Agreement with its 95 % interval, on both sides and apart, and what to do about it before more is paid.
 
+    Only seeds that a person answered count: what the teacher answered itself says nothing of how good it is.
+
     Args:
         traces: One for each seed that was solved.
         may_have_seen_answers: The teacher is the agent that made the run, so its agreement may be a memory.
     """
+    traces = [trace for trace in traces if trace.labelled_by == "user" or trace.given_output]
+    if not traces:
+        return {**_share([]), "decision": "look", "why": _UNKNOWN, "disagreements": []}
     sides = {side: [t for t in traces if t.split == side] for side in ("train", "held_out")}
     whole = _share(traces)
     decision = decide(whole["agree"], whole["solved"])
@@ -59,7 +68,7 @@ def _share(traces: list[Trace]) -> dict[str, Any]:
 
 
 def _agreed_at_once(trace: Trace) -> bool:
-    return trace.confidence >= 1.0
+    return trace.confidence >= 1.0 and not trace.given_output
 
 
 def _words(decision: Decision, whole: dict[str, Any]) -> str:
@@ -83,7 +92,7 @@ def _beside(trace: Trace) -> dict[str, Any]:
         "id": trace.id,
         "split": trace.split,
         "input": trace.input[:300],
-        "given": trace.output[:200],
+        "given": (trace.given_output or trace.output)[:200],
         "teacher": trace.teacher_output[:200],
         "teacher_solution": (trace.teacher_thinking or trace.thinking)[:400],
         "objection": trace.objection[:300],

@@ -1,12 +1,12 @@
 """A run's rule for answers: the form they must have, and when two of them are the same."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from nanodistill_mcp.pipeline import answers, inference, plan
-from nanodistill_mcp.runs.records import Checker, Seed
-from nanodistill_mcp.runs.store import Run
+from nanodistill_mcp.runs.records import Checker, Seed, Trace
+from nanodistill_mcp.runs.store import Run, read_records
 
 if TYPE_CHECKING:  # the server checks forms too, and asks nobody
     from nanodistill_mcp.teacher.client import Teacher
@@ -81,7 +81,9 @@ def checking_of(run: Run) -> Checking:
     """The run's rule: its policy's, or before there is one, what the given outputs show."""
     spec, policy = run.manifest.spec, run.policy()
     if policy is None:
-        return from_seeds(spec.instruction, run.seeds(), spec.response_schema)
+        traces = read_records(run.paths.traces_cot, Trace)
+        answered = [trace.output for trace in traces if trace.labelled_by == "teacher" and trace.output]
+        return from_seeds(spec.instruction, run.seeds(), spec.response_schema, answered)
     schema = spec.response_schema or policy.answer_schema
     return Checking(
         instruction=spec.instruction,
@@ -94,13 +96,23 @@ def checking_of(run: Run) -> Checking:
     )
 
 
-def from_seeds(instruction: str, seeds: list[Seed], response_schema: dict[str, Any]) -> Checking:
+def from_seeds(
+    instruction: str, seeds: list[Seed], response_schema: dict[str, Any], answered: Sequence[str] = ()
+) -> Checking:
     """The rule that the given outputs show.
 
     All of them take part, the held-out ones too: which answers there are is part of the task, and no input is given away.
+
+    Args:
+        instruction: The run's instruction.
+        seeds: All seeds.
+        response_schema: The run's schema, if it has one.
+        answered: The teacher's answers to seeds. They show the rule when no output was given, and further choices.
     """
-    outputs = [seed.output for seed in seeds if seed.labelled]
+    outputs = [seed.output for seed in seeds if seed.labelled] or list(answered)
     checker, choices = inference.infer_checker(outputs) if outputs else ("normalized", [])
+    if checker == "choice":  # an answer that nobody gave yet may be the teacher's to give
+        choices = inference.with_further(choices, answered)
     schema = response_schema or (inference.infer_schema(outputs) if checker == "json" else {})
     return Checking(
         instruction=instruction,

@@ -55,7 +55,7 @@ def build_dataset(run: Run, val_split: float) -> dict[str, Any]:
     test: list[EffectiveExample] = []
     valid: list[EffectiveExample] = []
     if len(examples) >= _FEWEST_FOR_A_SPLIT:
-        synthetic = [example for example in ordered if example.origin == "synthetic"]
+        synthetic = [example for example in ordered if example.origin != "seed"]
         test = synthetic[: min(_MOST_TEST_ROWS, round(_TEST_SHARE * len(synthetic)))]
         rest = [example for example in ordered if example not in test]
         valid = rest[: max(4, round(val_split * len(rest)))] if val_split > 0 else []

@@ -1,10 +1,11 @@
 """What form answers have, inferred from the given ones: the checker that fits them, its choices, pattern or schema."""
 
 import re
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any, cast
 
-from nanodistill_mcp.pipeline.answers import NUMBER, parse_json
+from nanodistill_mcp.pipeline.answers import NUMBER, normalize, parse_json
 from nanodistill_mcp.runs.records import Checker
 
 _CHOICE_CHARS = 60
@@ -30,6 +31,12 @@ def infer_checker(outputs: list[str]) -> tuple[Checker, list[str]]:
     if infer_pattern(outputs):
         return "regex", []
     return ("judge" if any(len(output.split()) > _FREE_TEXT_WORDS for output in outputs) else "normalized"), []
+
+
+def with_further(choices: list[str], answered: Sequence[str]) -> list[str]:
+    """The choices with those among further answers that are not yet in the list."""
+    known = {normalize(choice): choice for choice in [*reversed(answered), *choices] if len(choice) <= _CHOICE_CHARS}
+    return sorted(known.values())
 
 
 def infer_pattern(outputs: list[str]) -> str:

@@ -8,6 +8,7 @@ from nanodistill_mcp.errors import TeacherError
 from nanodistill_mcp.jobs.supervise import Job
 from nanodistill_mcp.pipeline import answers
 from nanodistill_mcp.pipeline.checking import Checking, from_seeds, policy_fields
+from nanodistill_mcp.pipeline.labels import answers_in
 from nanodistill_mcp.pipeline.policy_versions import ABOUT_THE_VERSION, carried_policy, changes, numbered
 from nanodistill_mcp.pipeline.teaching import run_options, teacher_of
 from nanodistill_mcp.runs.files import write_json
@@ -60,9 +61,9 @@ def training_traces(run: Run) -> list[Trace]:
 
 async def _ask(job: Job, feedback: str, before: TaskPolicy | None) -> TaskPolicy:
     job.progress(0, 1, "extracting the policy")
-    traces = training_traces(job.run)
+    traces = [trace for trace in training_traces(job.run) if trace.output]
     seeds, spec = job.run.seeds(), job.run.manifest.spec
-    shown_rule = from_seeds(spec.instruction, seeds, spec.response_schema)
+    shown_rule = from_seeds(spec.instruction, seeds, spec.response_schema, answers_in(traces))
     shown = [
         {"input": t.input, "thinking": t.thinking if t.agrees or t.derived else "", "output": t.output}
         for t in traces[:EXAMPLES_SHOWN]

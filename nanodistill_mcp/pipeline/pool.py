@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from nanodistill_mcp.pipeline.answers import normalize
 from nanodistill_mcp.pipeline.checking import Checking
@@ -34,6 +34,7 @@ class Candidate:
     cell: Cell
     call_ids: list[str]
     cost_usd: float
+    origin: Literal["synthetic", "labelled"] = "synthetic"
 
     def paid(self, solved: Solved, judged: list[str] | None = None) -> None:
         """Count a solution of it."""
@@ -70,7 +71,10 @@ class Pool:
                     origin="seed",
                     parents=[trace.id],
                     call_ids=trace.call_ids,
-                    checks={"derived": True} if trace.derived else {},
+                    checks={
+                        **({"derived": True} if trace.derived else {}),
+                        **({"labelled_by": "teacher"} if trace.labelled_by == "teacher" else {}),
+                    },
                 )
             )
             return
@@ -78,9 +82,9 @@ class Pool:
             Rejected(
                 id=trace.id,
                 input=trace.input,
-                output=trace.output,
-                other_output=trace.teacher_output,
-                reason="disagreement",
+                output=trace.output or trace.teacher_output,
+                other_output=trace.teacher_output if trace.output else trace.other_output,
+                reason=(self.checking.fault(trace.teacher_output) if not trace.output else "") or "disagreement",
                 call_ids=trace.call_ids,
                 parents=[trace.id],
             )
@@ -118,7 +122,7 @@ class Pool:
                 thinking=solution.solution,
                 output=output,
                 confidence=1.0 if checks["solutions"] > 1 else 0.5,
-                origin="synthetic",
+                origin=candidate.origin,
                 parents=candidate.parents,
                 call_ids=candidate.call_ids,
                 policy_version=self.policy.version,

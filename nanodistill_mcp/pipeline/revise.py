@@ -242,7 +242,7 @@ def _approve(form: "_Form", rows: dict[str, _Row], wanted: dict[str, None], foun
                     next_step=f"Give one in the same call: edit=[{{'id': '{row_id}', 'output': '...'}}].",
                 )
             form.check_output(row_id, row.example)
-            if row.example.origin == "synthetic":
+            if row.example.origin != "seed":
                 form.check_input(row_id, row.example.input)
             if not row.example.thinking:
                 found.warnings.append(

@@ -12,6 +12,7 @@ from nanodistill_mcp.jobs.supervise import Job
 from nanodistill_mcp.pipeline import dataset, plan
 from nanodistill_mcp.pipeline.ceiling import ceiling
 from nanodistill_mcp.pipeline.checking import Checking, from_seeds
+from nanodistill_mcp.pipeline.labels import is_labelled_by_teacher, labelled, opinions_on, shown_answers
 from nanodistill_mcp.pipeline.teaching import Solved, all_done, derive, run_options, solve, teacher_of
 from nanodistill_mcp.runs.files import write_lines
 from nanodistill_mcp.runs.records import RunSpec, Seed, Trace
@@ -27,15 +28,27 @@ async def synthesize_cot(job: Job) -> dict[str, Any]:
     seeds, spec = job.run.seeds(), job.run.manifest.spec
     held_out = [seed for seed in seeds if seed.split == "held_out"][: plan.CEILING_ROWS]
     work = [seed for seed in seeds if seed.split == "train"] + held_out
-    checking = from_seeds(spec.instruction, seeds, spec.response_schema)
-    max_tokens = run_options(job).teacher_max_tokens
+    options = run_options(job)
+    for_teacher = [seed for seed in work if is_labelled_by_teacher(seed, options)]
     traces: dict[str, Trace] = {}
     first: dict[str, Any] = {}
 
     async with teacher_of(job) as teacher:
 
+        def told(solved: int) -> None:
+            job.progress(0, len(work), f"answering the examples twice ({solved} of {len(for_teacher)})")
+
+        # Some given answers need not be all there are; those to be replaced are.
+        known = seeds if options.relabel else []
+        task = from_seeds(spec.instruction, known, spec.response_schema).task
+        opinions = await opinions_on(teacher, task, for_teacher, job, told)
+        checking = from_seeds(spec.instruction, seeds, spec.response_schema, shown_answers(opinions))
+
         async def one(seed: Seed) -> None:
-            trace = await _trace(teacher, checking, seed, spec, max_tokens)
+            if seed.id in opinions:
+                trace = await labelled(teacher, checking, seed, opinions[seed.id])
+            else:
+                trace = await _trace(teacher, checking, seed, spec, options.teacher_max_tokens)
             traces[seed.id] = trace
             if not first and trace.teacher_output:
                 first.update(
@@ -51,6 +64,12 @@ async def synthesize_cot(job: Job) -> dict[str, Any]:
         raise TeacherError(
             "The teacher solved none of the examples: every answer was refused, cut off or unreadable.",
             next_step="Read calls with read_artifact(artifact='calls.jsonl'), then create a run with another teacher or a clearer instruction.",
+        )
+    if not any(trace.output for trace in ordered if trace.split == "train"):
+        raise TeacherError(
+            "The teacher answered each of the examples in two different ways, so none has an answer to learn from.",
+            next_step="Create a run with an instruction that says what an answer looks like, and which answers there are if "
+            "they are few, or give the outputs of three or more examples.",
         )
     write_lines(job.run.paths.traces_cot, [trace.model_dump() for trace in ordered])
     return {
@@ -115,4 +134,8 @@ def _agreement(traces: list[Trace]) -> dict[str, Any]:
         summary[f"{side}_agree"] = sum(trace.agrees for trace in mine)
     summary["disagreeing_ids"] = [trace.id for trace in traces if trace.split == "train" and not trace.agrees][:20]
     summary["derived"] = sum(trace.derived for trace in traces)
+    by_teacher = [trace for trace in traces if trace.labelled_by == "teacher"]
+    summary["labelled"] = sum(bool(trace.output) and not trace.given_output for trace in by_teacher)
+    summary["relabelled"] = sum(bool(trace.given_output) for trace in by_teacher)
+    summary["set_aside"] = sum(not trace.output for trace in by_teacher)
     return summary

@@ -114,8 +114,11 @@ class Trace(_Record):
     id: str
     input: str
     thinking: str
-    output: str = Field(description="The seed's given output: what the student is taught.")
+    output: str = Field(description="What the student is taught: the given output, or the teacher's where it labels.")
     teacher_output: str
+    other_output: str = Field(default="", description="Another answer the teacher gave, when it labels and disagrees.")
+    given_output: str = Field(default="", description="The given output that the teacher's answer replaced.")
+    labelled_by: Literal["user", "teacher"] = Field(default="user", description="Whose answer ``output`` is.")
     teacher_thinking: str = Field(
         default="", description="The teacher's own solution, where ``thinking`` is a derived one."
     )
@@ -166,7 +169,9 @@ class Example(_Record):
     thinking: str
     output: str
     confidence: float
-    origin: Literal["seed", "synthetic"]
+    origin: Literal["seed", "synthetic", "labelled"] = Field(
+        description="Given, written by the teacher, or a real input that the teacher answered."
+    )
     parents: list[str] = Field(description="Ids of the seeds shown when it was made, or the seed it is.")
     call_ids: list[str]
     policy_version: int = Field(default=0, description="The policy it was made under; 0 for a seed.")

@@ -105,7 +105,13 @@ def in_words(stage: Stage, result: dict[str, Any]) -> str:
             )
             ceiling: dict[str, Any] = result.get("ceiling", {})  # runs of the first release have none
             told = ceiling.get("why", "")
-            return f"The teacher agrees on {result['train_agree']} of {result['train_solved']} examples{held_out}. {told}".strip()
+            labels = [
+                *([f"it answered {result['labelled']} that had no output"] if result.get("labelled") else []),
+                *([f"replaced {result['relabelled']} given outputs"] if result.get("relabelled") else []),
+                *([f"{result['set_aside']} are set aside, answered in two ways"] if result.get("set_aside") else []),
+            ]
+            labelled = f" ({'; '.join(labels)})" if labels else ""
+            return f"The teacher agrees on {result['train_agree']} of {result['train_solved']} examples{held_out}{labelled}. {told}".strip()
         case "extract_policy":
             return f"Policy version {result['version']} is written; answers are compared by the checker {result['checker']}."
         case "amplify":
@@ -145,6 +151,7 @@ def _saved(batch: dict[str, Any] | None) -> str:
 _STOPPED = {
     "target": "the target was met",
     "budget": "the budget came first",
+    "inputs": "all given inputs were answered, and options.inputs_only allows no others",
     "novelty": "the teacher repeats itself, so more would be paid for copies; another policy or further seeds would help",
     "saturation": "nearly nothing new was accepted any more",
     "disagreement": "the teacher's solutions hardly ever agree; the policy or the instruction leaves too much open",
