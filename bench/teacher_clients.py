@@ -239,7 +239,7 @@ async def our_teacher(base: str, at_once: int, folder: Path) -> AsyncGenerator[t
         teacher = Teacher(
             endpoint,
             journal=journal,
-            budget=Budget(Caps(usd=1e6), Spend(), (2, 10), DayLedger(folder / "ledger", 1e6)),
+            budget=Budget(Caps(usd=1e6), Spend(), (2, 10), DayLedger(folder / "ledger", Caps(usd=1e6))),
             capabilities=Capabilities(folder / "capabilities.json"),
             stage="synthesize_cot",
             concurrency=at_once,

@@ -58,6 +58,12 @@ class BudgetError(NanodistillError):
     kind = "budget"
 
 
+class DayBudgetError(BudgetError):
+    """The next call does not fit under what all runs of the user may spend in a day."""
+
+    kind = "budget_day"
+
+
 class TrainingError(NanodistillError):
     """Training could not start or could not go on: memory, data that do not fit, a loss that is not a number."""
 

@@ -90,6 +90,10 @@ class BudgetSettings(BaseModel):
 
     usd_per_run: float = Field(default=20.0, ge=0)
     usd_per_day: float = Field(default=50.0, ge=0)
+    calls_per_run: int | None = Field(default=None, ge=1)
+    calls_per_day: int | None = Field(default=None, ge=1)
+    tokens_per_run: int | None = Field(default=None, ge=1000)
+    tokens_per_day: int | None = Field(default=None, ge=1000)
 
 
 class Settings(BaseModel):
@@ -263,6 +267,6 @@ def _from_environment(env: Mapping[str, str]) -> dict[str, Any]:
                 raise ConfigurationError(
                     f"The variable {name} is not one this server knows.",
                     next_step="Known: NANODISTILL_HOME, _CONFIG, _ALLOWED_PATHS, _PASS_ENVIRONMENT, _DEFAULT_TEACHER, _DEFAULT_STUDENT, "
-                    "_BUDGET__USD_PER_RUN, _BUDGET__USD_PER_DAY.",
+                    "_BUDGET__USD_PER_RUN, _BUDGET__USD_PER_DAY, and the same for CALLS and TOKENS.",
                 )
     return found

@@ -66,6 +66,11 @@ class Job:
         """What the caller asked the stage to do."""
         return self.request.arguments
 
+    @property
+    def heartbeat(self) -> Heartbeat:
+        """How far the stage said it is."""
+        return self._heartbeat
+
     def progress(self, done: int, total: int, message: str = "", **live: object) -> None:
         """Say how far the stage is. Shown by get_status within a second."""
         beat = self._heartbeat

@@ -14,7 +14,7 @@ from typing import Any
 
 from nanodistill_mcp.errors import BudgetError, TeacherError
 from nanodistill_mcp.jobs.supervise import Job
-from nanodistill_mcp.pipeline import dataset, plan
+from nanodistill_mcp.pipeline import dataset, plan, spending
 from nanodistill_mcp.pipeline.checking import checking_of
 from nanodistill_mcp.pipeline.grid import cell
 from nanodistill_mcp.pipeline.policy import for_teacher, training_traces
@@ -23,8 +23,10 @@ from nanodistill_mcp.pipeline.quality import HeldOut, NearDuplicates
 from nanodistill_mcp.pipeline.revisions import revisions_of
 from nanodistill_mcp.pipeline.teaching import Solved, all_done, batch_result, run_options, solve, teacher_of
 from nanodistill_mcp.runs.files import write_lines
+from nanodistill_mcp.runs.journal import read_journal
 from nanodistill_mcp.runs.options import Options
 from nanodistill_mcp.runs.records import Example, Trace
+from nanodistill_mcp.settings import BudgetSettings
 from nanodistill_mcp.teacher import prompts
 from nanodistill_mcp.teacher.answers import NewInputs
 from nanodistill_mcp.teacher.client import RowDeclined, Teacher
@@ -57,6 +59,7 @@ async def amplify(job: Job) -> dict[str, Any]:
     traces = [trace for trace in traces if trace.output]
     target = int(job.arguments.get("target_size") or run.manifest.plan.target_examples)
     stopped = ""
+    short: BudgetError | None = None
     if len(pool.examples) < revisions.needed(pool.examples, target):
         async with teacher_of(job) as teacher:
             try:
@@ -64,8 +67,19 @@ async def amplify(job: Job) -> dict[str, Any]:
             except BudgetError as error:
                 stopped = "budget"
                 job.event("budget", what=error.what)
+                short = spending.at_the_cap(
+                    error,
+                    run,
+                    read_journal(run.paths.calls).records,
+                    "amplify",
+                    done=min(len(revisions.effective(pool.examples)), target),
+                    total=target,
+                    free=sum(example.origin == "seed" for example in pool.examples),
+                )
     kept = pool.examples[: revisions.needed(pool.examples, target)]
     left = len(revisions.effective(kept))
+    if short and not kept:
+        raise short
     if not kept:
         raise TeacherError(
             "No example was accepted: the teacher agreed with none of the seeds and no generated example was verified.",
@@ -73,7 +87,9 @@ async def amplify(job: Job) -> dict[str, Any]:
         )
     write_lines(run.paths.rejected, [rejected.model_dump() for rejected in pool.rejected])
     write_lines(run.paths.traces_amplified, [example.model_dump() for example in kept])
-    return {**_summary(pool, kept, left, target, stopped), **batch_result(job)}
+    ceilings = BudgetSettings.model_validate(job.arguments["ceilings"])
+    told = {"at_the_cap": spending.told_of(short, run, ceilings, "Or train on what there is.")} if short else {}
+    return {**_summary(pool, kept, left, target, stopped), **batch_result(job), **told}
 
 
 def _summary(pool: Pool, kept: list[Example], left: int, target: int, stopped: str) -> dict[str, Any]:

@@ -1,8 +1,7 @@
-"""Before anything is spent: check all that can be checked, and say what the run will take."""
+"""Before anything is spent: check all that can be checked."""
 
 import hashlib
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,24 +11,21 @@ from pydantic import ValidationError
 
 from nanodistill_mcp import __version__
 from nanodistill_mcp.errors import ConfigurationError, UserInputError
-from nanodistill_mcp.pipeline import recipe
+from nanodistill_mcp.pipeline import recipe, spending
 from nanodistill_mcp.pipeline.seeds import check_rows, digest, read_inputs, read_rows, split
 from nanodistill_mcp.pipeline.thinking import FORMATS
 from nanodistill_mcp.runs.options import FIXED_AT_CREATION, Options, set_options
 from nanodistill_mcp.runs.paths import run_id_of
-from nanodistill_mcp.runs.records import Plan, Range, Reasoning, RunManifest, RunSpec, Seed
+from nanodistill_mcp.runs.records import Plan, Reasoning, RunManifest, RunSpec, Seed
 from nanodistill_mcp.runs.store import now
-from nanodistill_mcp.settings import HOST_TEACHER, Settings, TeacherEndpoint
+from nanodistill_mcp.settings import HOST_TEACHER, BudgetSettings, Settings, TeacherEndpoint
 from nanodistill_mcp.student.requests import StudentFacts
 from nanodistill_mcp.teacher.preflight import TeacherFacts
 
-CHARS_PER_TOKEN = 3.0
-PROMPT_OVERHEAD_TOKENS = 450
 CEILING_ROWS = 100
 """Held-out examples the teacher solves, at most: its ceiling needs no more."""
 
 EXAMPLES_PER_CALL = 8
-_YIELD = Range(low=0.5, high=0.9)
 
 
 Examples = tuple[list[Seed], list[str]]
@@ -90,11 +86,7 @@ def check_request(
         )
     seeds, inputs = kept or _given_examples(settings, chosen, seed, seed_path)
     check_schema(response_schema, seeds)
-    if budget_usd > settings.budget.usd_per_run:
-        raise UserInputError(
-            f"The budget of ${budget_usd:g} is above this server's ceiling of ${settings.budget.usd_per_run:g} per run.",
-            next_step="Ask for less, or raise budget.usd_per_run in the server's configuration.",
-        )
+    spending.check_ceilings(spending.budget_of_spec(budget_usd, chosen), settings.budget)
     endpoint = settings.endpoint(teacher or settings.default_teacher)
     spec = RunSpec(
         instruction=instruction.strip(),
@@ -229,7 +221,7 @@ def schema_check(schema: dict[str, Any]) -> Callable[[str], bool]:
     return keeps
 
 
-def check_teacher(facts: TeacherFacts, endpoint: TeacherEndpoint, options: Options) -> None:
+def check_teacher(facts: TeacherFacts, endpoint: TeacherEndpoint, options: Options, ceilings: BudgetSettings) -> None:
     """Refuse a teacher whose key is missing or whose price cannot be capped.
 
     Raises:
@@ -242,7 +234,8 @@ def check_teacher(facts: TeacherFacts, endpoint: TeacherEndpoint, options: Optio
             next_step=f"Add {name} under env of this server's entry in the client's configuration (clients do not pass the shell's environment), "
             f"restart the client, then call create_run again; or, without any key, be the teacher yourself: teacher='{HOST_TEACHER}'. Nothing was spent.",
         )
-    capped = options.max_calls is not None or options.max_total_tokens is not None
+    caps = (options.max_calls, options.max_total_tokens, ceilings.calls_per_run, ceilings.tokens_per_run)
+    capped = any(cap is not None for cap in caps)
     if not facts.price_known and not facts.local and not capped:
         raise UserInputError(
             f"The price of the teacher {endpoint.name!r} is not known, so a budget in dollars cannot hold.",
@@ -250,8 +243,8 @@ def check_teacher(facts: TeacherFacts, endpoint: TeacherEndpoint, options: Optio
         )
 
 
-def make_manifest(request: Request, teacher: TeacherFacts, student: StudentFacts) -> RunManifest:
-    """The run's manifest, with its plan.
+def make_manifest(request: Request, teacher: TeacherFacts, student: StudentFacts, estimated: Plan) -> RunManifest:
+    """The run's manifest.
 
     Raises:
         UserInputError: The student has no thinking tags of its own, and they were asked for.
@@ -261,13 +254,10 @@ def make_manifest(request: Request, teacher: TeacherFacts, student: StudentFacts
             "thinking_format='native' needs a student with thinking tags of its own, and this one has none.",
             next_step=f"Leave thinking_format out, or give one of: {', '.join(form for form in FORMATS if form != 'native')}.",
         )
-    prices = None
-    if teacher.usd_per_mtok_in is not None and teacher.usd_per_mtok_out is not None:
-        prices = (teacher.usd_per_mtok_in, teacher.usd_per_mtok_out)
-    plan = estimate(request, prices, [*teacher.warnings, *unsent_options(request, teacher), *student.warnings], student)
+    estimated.warnings += unsent_options(request, teacher)
     if request.endpoint.is_host:
-        calls, tokens = plan.teacher_calls, plan.teacher_tokens
-        plan.warnings.append(
+        calls, tokens = estimated.teacher_calls, estimated.teacher_tokens
+        estimated.warnings.append(
             f"{calls.low:.0f} to {calls.high:.0f} questions are for you to answer, {tokens.low / 1000:.0f} to "
             f"{tokens.high / 1000:.0f} thousand tokens to read and write; a smaller augment_factor asks fewer."
         )
@@ -276,10 +266,10 @@ def make_manifest(request: Request, teacher: TeacherFacts, student: StudentFacts
         created_at=now(),
         package_version=__version__,
         spec=request.spec,
-        plan=plan,
+        plan=estimated,
         teacher_model=request.endpoint.model,
         teacher_host=teacher.host,
-        usd_per_mtok=prices,
+        usd_per_mtok=teacher.usd_per_mtok,
         key_variables=teacher.key_variables,
         student_thinks_natively=student.thinks_natively,
         prompts={template: hashlib.sha256(text.encode()).hexdigest() for template, text in request.wordings.items()},
@@ -292,61 +282,6 @@ def unsent_options(request: Request, teacher: TeacherFacts) -> list[str]:
     if temperature is None or "temperature" not in teacher.not_taken:
         return []
     return [f"temperature: not sent, because '{teacher.model}' takes none."]
-
-
-def estimate(request: Request, prices: tuple[float, float] | None, warnings: list[str], student: StudentFacts) -> Plan:
-    """Calls, tokens, dollars, updates and disk of a run, before it starts.
-
-    The low end assumes that nine in ten generated examples are accepted, the high end that half are and that answers
-    are twice as long as the given ones.
-    """
-    train = [seed for seed in request.seeds if seed.split == "train"]
-    held_out = [seed for seed in request.seeds if seed.split == "held_out"]
-    target = target_of(request)
-    synthetic = target - len(train)
-    written = synthetic - min(len(request.inputs), synthetic)
-    answered = [seed for seed in train if seed.labelled] or held_out
-    input_tokens = sum(len(seed.input) for seed in train) / len(train) / CHARS_PER_TOKEN
-    output_tokens = 60 + sum(len(seed.output) for seed in answered) / max(1, len(answered)) / CHARS_PER_TOKEN
-    per_call = request.options.examples_per_call or EXAMPLES_PER_CALL
-    twice = sum(bool(request.options.relabel) or not seed.labelled for seed in train)
-    solved = len(train) + twice + min(len(held_out), CEILING_ROWS)
-
-    def side(accepted: float, stretch: float) -> tuple[float, float, float]:
-        solves = solved + synthetic / accepted
-        generations = math.ceil(written / accepted / per_call)
-        tokens_in = solves * (PROMPT_OVERHEAD_TOKENS + input_tokens) + (generations + 1) * (
-            PROMPT_OVERHEAD_TOKENS + 14 * (input_tokens + output_tokens)
-        )
-        tokens_out = stretch * (solves * output_tokens + generations * per_call * (input_tokens + output_tokens) + 800)
-        return solves + generations + 1, tokens_in, tokens_out
-
-    low, high = side(_YIELD.high, 1.0), side(_YIELD.low, 2.0)
-    cost = None
-    if prices is not None:
-        cost = Range(low=round(_usd(low, prices), 4), high=round(_usd(high, prices), 4))
-        if cost.high > request.spec.budget_usd:
-            warnings.append(
-                f"The high estimate (${cost.high:.2f}) is above the budget of ${request.spec.budget_usd:g}: generation may stop early."
-            )
-    warnings += input_warnings(request)
-    plan_recipe, reasons = recipe.resolve(
-        request.spec.preset, request.options, rows=max(target, 1), layers=student.layers
-    )
-    warnings += [f"{name}: {reason}" for name, reason in reasons.items()]
-    weights_gb = student.bytes_on_disk / 1e9
-    dense_gb = student.parameters * 2 / 1e9
-    return Plan(
-        train_seeds=len(train),
-        held_out=len(held_out),
-        target_examples=target,
-        teacher_calls=Range(low=round(low[0]), high=round(high[0])),
-        teacher_tokens=Range(low=round(low[1] + low[2]), high=round(high[1] + high[2])),
-        cost_usd=cost,
-        train_updates=math.ceil(plan_recipe.iters / plan_recipe.grad_accumulation_steps),
-        disk_gb=round(student.bytes_to_download / 1e9 + dense_gb + 0.3 * dense_gb + 0.1 * weights_gb + 0.05, 2),
-        warnings=warnings,
-    )
 
 
 def target_of(request: Request) -> int:
@@ -390,7 +325,3 @@ def task_text(instruction: str, choices: list[str], schema: dict[str, Any] | Non
             f"{instruction}\n\nThe answer is JSON that keeps this JSON Schema: {json.dumps(schema, ensure_ascii=False)}"
         )
     return instruction
-
-
-def _usd(side: tuple[float, float, float], prices: tuple[float, float]) -> float:
-    return (side[1] * prices[0] + side[2] * prices[1]) / 1e6

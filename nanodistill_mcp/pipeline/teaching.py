@@ -9,18 +9,18 @@ from typing import Any, Literal
 
 import anyio
 
-from nanodistill_mcp.errors import NanodistillError
+from nanodistill_mcp.errors import BudgetError, NanodistillError
 from nanodistill_mcp.jobs.supervise import Job
-from nanodistill_mcp.pipeline import recipe
+from nanodistill_mcp.pipeline import recipe, spending
 from nanodistill_mcp.runs.journal import Journal, read_journal, spend_of
 from nanodistill_mcp.runs.options import Options
 from nanodistill_mcp.runs.questions import Questions
-from nanodistill_mcp.settings import TeacherEndpoint
+from nanodistill_mcp.settings import BudgetSettings, TeacherEndpoint
 from nanodistill_mcp.teacher import prompts
 from nanodistill_mcp.teacher.answers import Derivation, DirectAnswer, WorkedSolution
 from nanodistill_mcp.teacher.batch import AtProvider, BatchTerms
 from nanodistill_mcp.teacher.batch_book import batch_summary, open_batches
-from nanodistill_mcp.teacher.budget import Budget, Caps
+from nanodistill_mcp.teacher.budget import Budget
 from nanodistill_mcp.teacher.capabilities import Capabilities
 from nanodistill_mcp.teacher.client import Reason, RowDeclined, Teacher
 from nanodistill_mcp.teacher.ledger import DayLedger
@@ -49,8 +49,9 @@ async def teacher_of(job: Job) -> AsyncGenerator[Teacher, None]:
     options = run_options(job)
     endpoint = TeacherEndpoint.model_validate(job.arguments["endpoint"])
     with Journal.open(job.run.paths.calls) as journal:
-        caps = Caps(usd=float(job.arguments["cap_usd"]), tokens=options.max_total_tokens, calls=options.max_calls)
-        day = DayLedger(Path(job.arguments["ledger_dir"]), float(job.arguments["cap_usd_per_day"]))
+        ceilings = BudgetSettings.model_validate(job.arguments["ceilings"])
+        day = DayLedger(Path(job.arguments["ledger_dir"]), spending.day_caps_of(ceilings))
+        caps = spending.caps_of(job.run, ceilings)
         budget = Budget(caps, spend_of(journal.records), manifest.usd_per_mtok, day)
         teacher = Teacher(
             endpoint,
@@ -67,6 +68,11 @@ async def teacher_of(job: Job) -> AsyncGenerator[Teacher, None]:
         )
         try:
             yield teacher
+        except BudgetError as error:
+            stage, beat = job.request.stage, job.heartbeat
+            raise spending.at_the_cap(
+                error, job.run, journal.records, stage, done=beat.done, total=beat.total
+            ) from None
         finally:
             with anyio.CancelScope(shield=True):  # what is in flight is paid for: it reaches the journal
                 await teacher.aclose()

@@ -209,12 +209,26 @@ def spend_of(records: list[Record]) -> Spend:
             case "error":
                 spend.failed_calls += 1
                 spend.usd += record["cost_usd"]
+                spend.in_doubt_tokens += record.get("tokens", 0)
             case _:
                 pass  # verdicts cost nothing, and intents only while they are open
     still_open = in_doubt(records)
     spend.in_doubt_calls = len(still_open)
     spend.in_doubt_usd = sum(record["max_usd"] for record in still_open)
+    spend.in_doubt_tokens += sum(record.get("max_tokens", 0) for record in still_open)
     return spend
+
+
+def spend_by_stage(records: list[Record]) -> dict[str, Spend]:
+    """What each stage paid. A call is its stage's that began it."""
+    stage_of: dict[str, str] = {}
+    parted: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        if record["kind"] == "intent":
+            stage_of[record["call_id"]] = record["stage"]
+        if stage := stage_of.get(record.get("call_id", "")):
+            parted[stage].append(record)
+    return {stage: spend_of(theirs) for stage, theirs in parted.items()}
 
 
 def in_doubt(records: list[Record]) -> list[Record]:

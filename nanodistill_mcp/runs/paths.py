@@ -107,6 +107,11 @@ class RunPaths:
         return self.root / "run.json"
 
     @property
+    def budget(self) -> Path:
+        """The run's caps, once they were changed."""
+        return self.root / "budget.json"
+
+    @property
     def seeds(self) -> Path:
         return self.root / "seeds.jsonl"
 

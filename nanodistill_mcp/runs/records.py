@@ -74,6 +74,22 @@ class Range(_Record):
     high: float
 
 
+class StageEstimate(_Record):
+    """What one stage will take of the teacher."""
+
+    calls: Range
+    input_tokens: Range
+    output_tokens: Range
+    cost_usd: Range | None = Field(description="None when the teacher's price is unknown.")
+
+    @property
+    def tokens(self) -> Range:
+        """Input and output together."""
+        return Range(
+            low=self.input_tokens.low + self.output_tokens.low, high=self.input_tokens.high + self.output_tokens.high
+        )
+
+
 class Plan(_Record):
     """What the run will take, estimated before anything is spent."""
 
@@ -85,6 +101,12 @@ class Plan(_Record):
     cost_usd: Range | None = Field(description="None when the teacher's price is unknown.")
     train_updates: int
     disk_gb: float
+    by_stage: dict[str, StageEstimate] = Field(default={}, description="The stages that pay the teacher.")
+    teacher_minutes: Range | None = None
+    training_minutes: Range | None = Field(
+        default=None, description="Rough: from the student's size and the kind of machine."
+    )
+    assumptions: list[str] = Field(default=[], description="What the numbers rest on, one sentence each.")
     warnings: list[str] = []
 
 
@@ -256,6 +278,24 @@ class Spend(_Record):
     failed_calls: int = 0
     in_doubt_calls: int = 0
     in_doubt_usd: float = 0.0
+    in_doubt_tokens: int = Field(
+        default=0, description="Of calls in flight when a worker died, or failed but perhaps billed."
+    )
+
+    @property
+    def tokens(self) -> int:
+        """All tokens that count against a cap."""
+        return self.input_tokens + self.output_tokens + self.in_doubt_tokens
+
+
+class RunBudget(_Record):
+    """``budget.json``: what the run may spend in all, once it was changed; before that its spec says so."""
+
+    usd: float
+    max_calls: int | None = None
+    max_total_tokens: int | None = None
+    changed_at: str = ""
+    earlier: list[dict[str, Any]] = Field(default=[], description="The budgets before, oldest first.")
 
 
 class JobRequest(_Record):

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from nanodistill_mcp.errors import DamagedRunError, RunStateError, UserInputError
 from nanodistill_mcp.runs.files import fsync_dir, read_json, read_lines, write_atomic, write_json, write_lines
 from nanodistill_mcp.runs.paths import RUN_ID, RunPaths, run_id_of
-from nanodistill_mcp.runs.records import SCHEMA_VERSION, RunManifest, RunSpec, Seed, TaskPolicy
+from nanodistill_mcp.runs.records import SCHEMA_VERSION, RunBudget, RunManifest, RunSpec, Seed, TaskPolicy
 
 _R = TypeVar("_R", bound=BaseModel)
 _SHOWN_CHARS = 60
@@ -99,6 +99,14 @@ class Run:
                 f"Run {self.run_id!r} was made by a newer version (schema {self.manifest.schema_version}); it can be read, not changed.",
                 next_step="Update nanodistill-mcp, then call the tool again.",
             )
+
+    def budget(self) -> RunBudget:
+        """What the run may spend in all: as it was created, or as it was last changed."""
+        if changed := read_record(self.paths.budget, RunBudget):
+            return changed
+        spec = self.manifest.spec
+        caps = {name: spec.options.get(name) for name in ("max_calls", "max_total_tokens")}
+        return RunBudget.model_validate({"usd": spec.budget_usd, **caps})
 
     def seeds(self) -> list[Seed]:
         """The user's examples, in the order given."""
@@ -277,6 +285,11 @@ def _same_or_refuse(run: Run, manifest: RunManifest) -> Run:
     shown = "; ".join(
         f"{name}: {_short(getattr(theirs, name))} there, {_short(getattr(ours, name))} here" for name in different
     )
+    if different == ["budget_usd"]:
+        raise UserInputError(
+            f"Run {run.run_id!r} was created with a budget of ${theirs.budget_usd:g}, and create_run does not change it.",
+            next_step=f"Give synthesize_cot, extract_policy or amplify the new total as budget_usd={ours.budget_usd:g}.",
+        )
     raise UserInputError(
         f"There is already a run {run.run_id!r} with another specification ({shown}).",
         next_step="Choose another name, or repeat the call with the specification that is there to continue it.",

@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nanodistill_mcp.errors import DamagedRunError, RunStateError
+from nanodistill_mcp.errors import BudgetError, DamagedRunError, RunStateError
+from nanodistill_mcp.pipeline import spending
 from nanodistill_mcp.pipeline import status as states
 from nanodistill_mcp.pipeline.revisions import count_examples, moved_since_dataset, revisions_of
 from nanodistill_mcp.pipeline.status import StageStatus
 from nanodistill_mcp.runs.files import read_object
-from nanodistill_mcp.runs.records import PIPELINE, Stage, State
-from nanodistill_mcp.runs.store import Run, RunStore
+from nanodistill_mcp.runs.journal import read_journal
+from nanodistill_mcp.runs.records import PIPELINE, Heartbeat, Stage, State
+from nanodistill_mcp.runs.store import Run, RunStore, read_record
 from nanodistill_mcp.server.artifacts import artifact_list
 from nanodistill_mcp.server.replies import NextStep, RunLine, SpendReply, StageLine, StageReply, StatusReply
 from nanodistill_mcp.settings import Settings
@@ -47,7 +49,7 @@ def spend_reply(run: Run) -> SpendReply:
     spend = states.spend(run)
     return SpendReply(
         cost_usd=round(spend.usd, 6),
-        budget_usd=run.manifest.spec.budget_usd,
+        budget_usd=run.budget().usd,
         calls=spend.calls,
         failed_calls=spend.failed_calls,
         input_tokens=spend.input_tokens,
@@ -116,6 +118,8 @@ def in_words(stage: Stage, result: dict[str, Any]) -> str:
             return f"Policy version {result['version']} is written; answers are compared by the checker {result['checker']}."
         case "amplify":
             missing = f", {result['missing']} missing: {_STOPPED[result['stopped_by']]}" if result["missing"] else ""
+            if short := result.get("at_the_cap"):
+                return f"Stopped by the budget: {short['what']} {short['next_step']}"
             told = f"{result['accepted']} examples are accepted{missing}; {sum(result['rejected'].values())} were rejected{_saved(result.get('batch'))}."
             if revised := result.get("revised"):
                 changes = f"{revised['dropped']} dropped, {revised['edited']} edited, {revised['approved']} approved"
@@ -225,6 +229,9 @@ def next_step(run: Run, current: StageStatus) -> NextStep:
             why=f"{current.stage} is {current.state}; it goes on by itself, also when this chat ends.",
         )
     match current.state:
+        case State.FAILED if current.exit and current.exit.error_kind == BudgetError.kind:
+            why = "It stopped at the run's budget, and what was paid for is kept. Ask the user first: this is the new total."
+            return NextStep(tool=current.stage, arguments=_with_further_budget(run, current), why=why)
         case State.FAILED | State.CANCELLED | State.INTERRUPTED:
             why = "What was finished is kept and paid for once: the stage continues where it stopped."
             return NextStep(tool=current.stage, arguments={"run_id": run_id}, why=why)
@@ -264,6 +271,15 @@ def _ceiling_says_stop(run: Run) -> NextStep | None:
         arguments={"run_id": run.run_id, "artifact": "traces_cot.jsonl"},
         why=f"{ceiling['why']} Look at the rows with the user; extract_policy goes on all the same.",
     )
+
+
+def _with_further_budget(run: Run, current: StageStatus) -> dict[str, Any]:
+    """The arguments that let a stage go on that stopped at the run's budget."""
+    beat = read_record(current.job.heartbeat, Heartbeat) if current.job else None
+    done, total = (beat.done, beat.total) if beat else (0, 0)
+    records = read_journal(run.paths.calls).records
+    left = spending.left_of(run, records, current.stage, done, total - done)
+    return {"run_id": run.run_id, **spending.further_budget(run, records, left)}
 
 
 _WHY: dict[Stage, str] = {

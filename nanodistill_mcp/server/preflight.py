@@ -25,13 +25,14 @@ _LOOKED_AT = re.compile(
 
 
 async def inspect_both(
-    endpoint: TeacherEndpoint, student: str, check_teacher: Callable[[TeacherFacts], None]
+    endpoint: TeacherEndpoint, student: str, texts: dict[str, list[str]], check_teacher: Callable[[TeacherFacts], None]
 ) -> tuple[TeacherFacts, StudentFacts]:
     """What can be known of teacher and student without spending anything.
 
     Args:
         endpoint: The teacher.
         student: The student.
+        texts: What will be sent and answered, by name: its tokens are counted.
         check_teacher: Raises when this teacher cannot be used as it is configured.
 
     Raises:
@@ -43,7 +44,7 @@ async def inspect_both(
 
     async def look_at_teacher() -> None:
         try:
-            facts = await inspect_teacher(endpoint)
+            facts = await inspect_teacher(endpoint, texts)
             check_teacher(facts)
             teachers.append(facts)
         except NanodistillError as error:  # raised below, when the other check has ended too
@@ -66,13 +67,13 @@ async def inspect_both(
     return teachers[0], students[0]
 
 
-async def inspect_teacher(endpoint: TeacherEndpoint) -> TeacherFacts:
-    """What LiteLLM knows of a teacher: provider, keys, price. No call is made."""
+async def inspect_teacher(endpoint: TeacherEndpoint, texts: dict[str, list[str]] | None = None) -> TeacherFacts:
+    """What LiteLLM knows of a teacher: provider, keys, price, and the tokens of texts. No call is made."""
     if endpoint.is_host:
         return host_facts()
     with tempfile.TemporaryDirectory(prefix="nanodistill-") as folder:
         asked, told = Path(folder) / "asked.json", Path(folder) / "told.json"
-        write_json(asked, {"endpoint": endpoint.model_dump(mode="json")}, durable=False)
+        write_json(asked, {"endpoint": endpoint.model_dump(mode="json"), "texts": texts or {}}, durable=False)
         result = await _result(
             "teacher", told, "teacher.preflight", str(asked), str(told), env=_key_names(endpoint.api_key_env)
         )

@@ -7,7 +7,7 @@ from mcp.server.mcpserver import Context
 
 from nanodistill_mcp.errors import RunStateError, TrainingError
 from nanodistill_mcp.jobs import launch
-from nanodistill_mcp.pipeline import recipe
+from nanodistill_mcp.pipeline import recipe, spending
 from nanodistill_mcp.pipeline import status as states
 from nanodistill_mcp.pipeline.plan import check_student
 from nanodistill_mcp.pipeline.restart import archive_from
@@ -55,6 +55,22 @@ async def run_stage(
             _check_idle(run, stage)
     await wait_for_end(ctx, run, stage, wait_s)
     return stage_reply(run, stage)
+
+
+def target_missed(app: App, run: Run) -> int:
+    """How many examples amplify was to make when a cap ended it that has moved since; 0 when there is nothing to go on with."""
+    ended = states.stage_status(run, "amplify").exit
+    told = ended.summary.get("at_the_cap") if ended else None
+    return int(ended.summary["target"]) if ended and told and spending.has_moved(told, run, app.settings.budget) else 0
+
+
+def is_still_capped(app: App, run: Run, target: int) -> bool:
+    """Did amplify end at a cap on its way to this target, and does the cap stand as it was?"""
+    ended = states.stage_status(run, "amplify").exit
+    told = ended.summary.get("at_the_cap") if ended else None
+    if not ended or not told or ended.summary["target"] != target:
+        return False
+    return not spending.has_moved(told, run, app.settings.budget)
 
 
 async def wait_for_end(ctx: Context[App], run: Run, stage: Stage, wait_s: int) -> None:
@@ -128,8 +144,7 @@ def _common(app: App, run: Run) -> dict[str, Any]:
     spec = run.manifest.spec
     return {
         "endpoint": app.settings.endpoint(spec.teacher).model_dump(mode="json"),
-        "cap_usd": min(spec.budget_usd, app.settings.budget.usd_per_run),
-        "cap_usd_per_day": app.settings.budget.usd_per_day,
+        "ceilings": app.settings.budget.model_dump(),
         "ledger_dir": str(app.store.home / "ledger"),
         "capabilities_path": str(app.capabilities_path),
         "training_lock_path": str(app.training_lock_path),

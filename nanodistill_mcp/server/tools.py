@@ -10,7 +10,7 @@ from pydantic import Field
 
 from nanodistill_mcp.errors import RunStateError, UserInputError
 from nanodistill_mcp.jobs.launch import active_job, steer
-from nanodistill_mcp.pipeline import plan, recipe
+from nanodistill_mcp.pipeline import estimate, plan, recipe, spending
 from nanodistill_mcp.pipeline import status as states
 from nanodistill_mcp.pipeline.clone import CHANGEABLE, carried, check_clone
 from nanodistill_mcp.pipeline.policy_versions import content, given_policy
@@ -51,6 +51,17 @@ Wait = Annotated[
 Restart = Annotated[
     bool,
     Field(description="Archive what this stage and the later ones made, and do it again. Paid answers are reused."),
+]
+
+BudgetUsd = Annotated[
+    float,
+    Field(
+        description="A new budget for the run in all, in dollars, for this stage and all later ones; 0 leaves it.", ge=0
+    ),
+]
+NewCaps = Annotated[
+    dict[str, int],
+    Field(description="New caps for the run in all, by name: max_calls, max_total_tokens; 0 takes one away."),
 ]
 
 
@@ -157,9 +168,16 @@ async def _store(ctx: Ctx, request: plan.Request, source: Run | None = None) -> 
     else:
         await ctx.report_progress(0, 2, "checking teacher and student")
         if existing is None:
-            check = partial(plan.check_teacher, endpoint=request.endpoint, options=request.options)
-            teacher_facts, student_facts = await inspect_both(request.endpoint, request.student, check)
-            manifest = plan.make_manifest(request, teacher_facts, student_facts)
+            check = partial(
+                plan.check_teacher,
+                endpoint=request.endpoint,
+                options=request.options,
+                ceilings=app.settings.budget,
+            )
+            texts = estimate.texts_to_count(request)
+            teacher_facts, student_facts = await inspect_both(request.endpoint, request.student, texts, check)
+            estimated = estimate.make_plan(request, teacher_facts, student_facts)
+            manifest = plan.make_manifest(request, teacher_facts, student_facts, estimated)
             if source is not None:
                 manifest = manifest.model_copy(update={"cloned_from": source.run_id})
         else:  # refused by the store, which shows the difference
@@ -188,13 +206,22 @@ def _created(request: plan.Request, run: Run, created: bool) -> CreateReply:  # 
     )
 
 
-async def synthesize_cot(run_id: RunId, ctx: Ctx, wait_s: Wait = 20, restart: Restart = False) -> StageReply:
+async def synthesize_cot(
+    run_id: RunId,
+    ctx: Ctx,
+    budget_usd: BudgetUsd = 0,
+    caps: NewCaps = {},
+    wait_s: Wait = 20,
+    restart: Restart = False,
+) -> StageReply:
     """Let the teacher solve each example without seeing its answer, as a background job that pays the teacher.
 
     Its agreement with the given outputs is the traces' measured confidence; the held-out examples are solved too and give
     the teacher's ceiling. Needs create_run; next: extract_policy.
     """
-    return await stages.run_stage(app_of(ctx), ctx, run_id, "synthesize_cot", {}, wait_s=wait_s, restart=restart)
+    app = app_of(ctx)
+    spending.change_budget(app.store.open(run_id), app.settings.budget, budget_usd, caps)
+    return await stages.run_stage(app, ctx, run_id, "synthesize_cot", {}, wait_s=wait_s, restart=restart)
 
 
 async def extract_policy(
@@ -207,6 +234,8 @@ async def extract_policy(
         dict[str, Any],
         Field(description="Fields that replace those of the current policy, or all; {version: N} restores version N."),
     ] = {},
+    budget_usd: BudgetUsd = 0,
+    caps: NewCaps = {},
     wait_s: Wait = 20,
     restart: Restart = False,
 ) -> StageReply:
@@ -229,6 +258,7 @@ async def extract_policy(
     elif feedback:
         arguments = {"feedback": feedback}
         again = not states.was_asked(run, "extract_policy", arguments)
+    spending.change_budget(run, app.settings.budget, budget_usd, caps)
     return await stages.run_stage(
         app, ctx, run_id, "extract_policy", arguments, wait_s=wait_s, restart=restart, again=again
     )
@@ -247,6 +277,8 @@ async def amplify(
             "auto: as last time, at first live."
         ),
     ] = "auto",
+    budget_usd: BudgetUsd = 0,
+    caps: NewCaps = {},
     wait_s: Wait = 20,
     restart: Restart = False,
 ) -> StageReply:
@@ -262,7 +294,9 @@ async def amplify(
             "The calling agent is this run's teacher, and it takes no batches.",
             next_step=f"Call amplify(run_id={run_id!r}).",
         )
-    again = bool(target_size) and count_examples(run) < target_size
+    spending.change_budget(run, app.settings.budget, budget_usd, caps)
+    target_size = target_size or stages.target_missed(app, run)
+    again = count_examples(run) < target_size and not stages.is_still_capped(app, run, target_size)
     last = states.last_arguments(run, "amplify") or {}
     arguments: dict[str, Any] = {"mode": last.get("mode", "live") if mode == "auto" else mode}
     if target_size:

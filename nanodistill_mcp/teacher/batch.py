@@ -27,7 +27,7 @@ from nanodistill_mcp.teacher.batch_exchange import (
 )
 from nanodistill_mcp.teacher.batch_providers import batch_provider, check_batches
 from nanodistill_mcp.teacher.batch_wire import Rehearsal
-from nanodistill_mcp.teacher.budget import Budget, Reservation
+from nanodistill_mcp.teacher.budget import Budget, Reservation, size_of
 from nanodistill_mcp.teacher.calls import RowDeclined
 from nanodistill_mcp.teacher.capabilities import Capabilities
 from nanodistill_mcp.teacher.failures import OF_THE_ROW
@@ -182,10 +182,10 @@ class BatchLine:
         finally:
             self._preparing -= 1
             self._touched = time.monotonic()
-        size = len(json.dumps(form.body).encode())
+        size = size_of(json.dumps(form.body))
         full = self._budget.worst_case(size, sent.get("max_tokens") or sent["max_completion_tokens"])
         worst = Reservation(full.usd * HALF, full.tokens)
-        self._queue.append(Question(call, call.attempt + 1, form, size, worst))
+        self._queue.append(Question(call, call.attempt + 1, form, size.total_bytes, worst))
         self._arrived.set()
         return self._outcomes.expect(call.call_id)
 

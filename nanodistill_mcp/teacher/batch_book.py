@@ -39,6 +39,11 @@ class OpenBatch:
         """What the waiting questions cost at most."""
         return sum(record["max_usd"] for record in self.intents.values())
 
+    @property
+    def max_tokens(self) -> int:
+        """What the waiting questions take at most."""
+        return sum(record["max_tokens"] for record in self.intents.values())
+
 
 def custom_id(call_id: str, attempt: int, nonce: str) -> str:
     """The id of a question within its batch: letters, digits and dashes, at most 64 as Anthropic wants it."""

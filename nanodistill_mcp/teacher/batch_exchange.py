@@ -394,7 +394,7 @@ class BatchExchange:
 
     def _settle(self, sent: _Sent, usd: float, tokens: int) -> None:
         if not sent.reserved:
-            self._budget.correct(usd - sent.batch.max_usd, tokens)
+            self._budget.correct(usd - sent.batch.max_usd, tokens - sent.batch.max_tokens)
             return
         first, *further = sent.reserved
         for reservation in further:

@@ -1,40 +1,51 @@
 """The cap on what a run may spend, kept before a call is made and not after.
 
-Every attempt first reserves its worst case: every byte sent read as a token, every allowed output token written. What is in
-flight counts in full until it is settled, so no number of calls side by side can pass the cap. What is not covered: a
-provider that bills more than its own tokenizer could have counted.
+Every attempt first reserves its worst case: every byte sent read as a token, every allowed output token written. Once a few
+answers have shown how many tokens plain words come to, twice that is reserved for them, never less than a token for two
+bytes; digits, punctuation and all other scripts stay at a token a byte. What is in flight counts in full until it is settled,
+so no number of calls side by side can pass the cap. What is not covered: the first answer of a provider that bills more input
+than there are bytes.
 """
 
 import asyncio
+import math
+import string
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from nanodistill_mcp.errors import BudgetError
+from nanodistill_mcp.errors import BudgetError, DayBudgetError
 from nanodistill_mcp.runs.records import Spend
-from nanodistill_mcp.teacher.ledger import DayLedger
+from nanodistill_mcp.teacher.ledger import Caps, DayLedger, Reservation
+
+__all__ = ["Budget", "Caps", "Reservation", "Size", "estimated_tokens", "size_of"]
 
 _WRAPPING_TOKENS = 600
 """What providers add to a request unseen: role markers, the preamble for tools or schemas."""
+
+_KEPT = "Everything paid for is kept."
 
 Prices = tuple[float, float]
 """Dollars for a million input and a million output tokens."""
 
 
-@dataclass(frozen=True)
-class Caps:
-    """The most a run may spend in all; None is no cap of that kind."""
-
-    usd: float | None = None
-    tokens: int | None = None
-    calls: int | None = None
+_WORDS = (string.ascii_letters + " ").encode()
+_ANSWERS_TO_LEARN_FROM = 4
+_SAFETY = 2.0
+_LEAST_RATE = 0.5
+_OVERBILLING_SAFETY = 1.25
 
 
-@dataclass(frozen=True)
-class Reservation:
-    """The worst case of one attempt in flight."""
+class Size(NamedTuple):
+    """How long a request is. Bytes of plain words seldom make a token each; any other byte may."""
 
-    usd: float
-    tokens: int
+    total_bytes: int
+    word_bytes: int = 0
+
+
+def size_of(request: str) -> Size:
+    """The size of a request as it is sent."""
+    data = request.encode(errors="replace")
+    return Size(len(data), len(data) - len(data.translate(None, _WORDS)))
 
 
 def estimated_tokens(text: str) -> int:
@@ -57,21 +68,35 @@ class Budget:
         self.caps = caps
         self.prices = prices
         self.usd = spent.usd + spent.in_doubt_usd
-        self.tokens = spent.input_tokens + spent.output_tokens
+        self.tokens = spent.tokens
         self.calls = spent.calls + spent.failed_calls + spent.in_doubt_calls
         self._day = day
         self._in_flight: list[Reservation] = []
         self._settled = asyncio.Event()
+        self._answers = 0
+        self._tokens_per_word_byte = 0.0
+        self._tokens_per_byte = 0.0
 
     def price(self, input_tokens: int, output_tokens: int) -> float:
         """Dollars for so many tokens; 0 when the price is unknown."""
         usd_in, usd_out = self.prices or (0.0, 0.0)
         return (input_tokens * usd_in + output_tokens * usd_out) / 1e6
 
-    def worst_case(self, sent_bytes: int, max_output_tokens: int) -> Reservation:
-        """The most one attempt can cost: a token is never less than a byte."""
-        tokens_in = sent_bytes + _WRAPPING_TOKENS
+    def worst_case(self, sent: Size, max_output_tokens: int) -> Reservation:
+        """The most one attempt can cost."""
+        tokens_in = sent.total_bytes + _WRAPPING_TOKENS
+        if self._tokens_per_byte * sent.total_bytes > tokens_in:  # it bills more than there is
+            tokens_in = math.ceil(_OVERBILLING_SAFETY * self._tokens_per_byte * sent.total_bytes)
+        elif self._answers >= _ANSWERS_TO_LEARN_FROM:
+            rate = min(1.0, max(_LEAST_RATE, _SAFETY * self._tokens_per_word_byte))
+            tokens_in -= math.floor((1 - rate) * sent.word_bytes)
         return Reservation(self.price(tokens_in, max_output_tokens), tokens_in + max_output_tokens)
+
+    def learn(self, sent: Size, input_tokens: int) -> None:
+        """Note how many input tokens a provider counted in what was sent. The densest request so far is what counts."""
+        self._answers += 1
+        self._tokens_per_byte = max(self._tokens_per_byte, input_tokens / max(1, sent.total_bytes))
+        self._tokens_per_word_byte = max(self._tokens_per_word_byte, input_tokens / max(1, sent.word_bytes))
 
     async def reserve(self, worst: Reservation) -> None:
         """Set the worst case of an attempt aside. While it does not fit, wait for attempts in flight to settle.
@@ -85,12 +110,12 @@ class Budget:
                 next_step="Give its endpoint usd_per_mtok in the server's configuration ([0, 0] when it costs nothing), "
                 "or set the option max_calls or max_total_tokens.",
             )
-        while missing := self._missing(worst) or self._missing_today(worst):
+        while True:
+            missing = self._missing(worst)
+            if not missing and (self._day is None or self._day.reserve(worst)):
+                break
             if not self._in_flight:
-                raise BudgetError(
-                    missing,
-                    next_step="Everything paid for is kept. Go on with the examples there are, or create a run with a higher cap.",
-                )
+                raise BudgetError(missing, next_step=_KEPT) if missing else self._stopped_for_today(worst)
             await self._settled.wait()
         self._in_flight.append(worst)
         self.calls += 1
@@ -109,8 +134,8 @@ class Budget:
         if self.caps.calls is not None:
             rest = rest[: max(0, self.caps.calls - self.calls)]
         while rest:
-            together = Reservation(sum(worst.usd for worst in rest), sum(worst.tokens for worst in rest))
-            if not self._missing(together) and not self._missing_today(together):
+            together = Reservation(sum(worst.usd for worst in rest), sum(worst.tokens for worst in rest), len(rest))
+            if not self._missing(together) and (self._day is None or self._day.reserve(together)):
                 self._in_flight.append(together)
                 self.calls += len(rest)
                 return [worsts[0], together], 1 + len(rest)
@@ -128,19 +153,31 @@ class Budget:
         """Put what an attempt did cost in the place of its worst case."""
         self._in_flight.remove(reserved)
         if self._day is not None:
-            self._day.settle(reserved.usd, usd)
+            self._day.settle(reserved, usd, tokens)
         self.usd += usd
         self.tokens += tokens
         self._settled.set()
         self._settled = asyncio.Event()
 
-    def _missing_today(self, worst: Reservation) -> str:
-        """Reserve the attempt in the ledger of all runs. What is missing, in words; empty when it is reserved."""
-        if self._day is None or self._day.reserve(worst.usd):
-            return ""
-        return (
-            f"The next call may cost ${worst.usd:.4f} and ${self._day.left_usd:.4f} of the ${self._day.cap_usd:.2f} that all "
-            "runs may spend in a day are left."
+    def _stopped_for_today(self, worst: Reservation) -> DayBudgetError:
+        """Which of the day's ceilings the attempt would pass, in words."""
+        caps, left = (self._day.caps, self._day.left) if self._day else (Caps(), Caps())
+        if left.calls == 0:
+            what = f"All {caps.calls} calls that all runs may make in a day are made."
+        elif left.tokens is not None and left.tokens < worst.tokens:
+            what = (
+                f"The next call may take {worst.tokens} tokens and {left.tokens} of the {caps.tokens} that all runs may take "
+                "in a day are left."
+            )
+        else:
+            what = (
+                f"The next call may cost ${worst.usd:.4f} and ${left.usd or 0:.4f} of the ${caps.usd or 0:.2f} that all runs may "
+                "spend in a day are left."
+            )
+        return DayBudgetError(
+            what,
+            next_step="Everything paid for is kept. Call the stage again after midnight UTC, or raise the day's ceiling under "
+            "budget in the server's configuration.",
         )
 
     def _missing(self, worst: Reservation) -> str:

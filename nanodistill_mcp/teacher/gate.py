@@ -21,7 +21,7 @@ from nanodistill_mcp.errors import NanodistillError
 from nanodistill_mcp.runs.journal import Journal
 from nanodistill_mcp.runs.store import now
 from nanodistill_mcp.settings import TeacherEndpoint
-from nanodistill_mcp.teacher.budget import Budget, Reservation, estimated_tokens
+from nanodistill_mcp.teacher.budget import Budget, Reservation, Size, estimated_tokens, size_of
 from nanodistill_mcp.teacher.calls import RowDeclined
 from nanodistill_mcp.teacher.capabilities import Capabilities, Mode
 from nanodistill_mcp.teacher.failures import OF_THE_ROW, TRANSIENT, Failure, Kind, failure_of, refusal_text, stop_error
@@ -160,8 +160,8 @@ class Gate:
         exchange.add_done_callback(self._landed)
         return await asyncio.shield(exchange)
 
-    async def _made_ready(self, request: dict[str, Any]) -> tuple[dict[str, Any], Reservation, int]:
-        """What is to be sent, its worst case reserved, and its bytes; once the worker and the provider let it go."""
+    async def _made_ready(self, request: dict[str, Any]) -> tuple[dict[str, Any], Reservation, Size]:
+        """What is to be sent, its worst case reserved, and its size; once the worker and the provider let it go."""
         if self._before_call:
             await self._before_call()
         while (wait_s := self._pace.paused_s()) > 0:
@@ -169,7 +169,7 @@ class Gate:
         if self._stopped:
             raise self._stopped
         sent = self._capabilities.request(self._endpoint, self._facts, request)
-        size = len(json.dumps(sent, ensure_ascii=False, default=str).encode(errors="replace"))
+        size = size_of(json.dumps(sent, ensure_ascii=False, default=str))
         worst = self._budget.worst_case(size, sent.get("max_tokens") or sent["max_completion_tokens"])
         await self._budget.reserve(worst)
         return sent, worst, size
@@ -180,7 +180,7 @@ class Gate:
             exchange.exception()  # seen, even when its caller was cancelled and nobody awaits it any more
 
     async def _exchange(
-        self, call: Call, sent: dict[str, Any], worst: Reservation, size: int, ticket: Ticket
+        self, call: Call, sent: dict[str, Any], worst: Reservation, size: Size, ticket: Ticket
     ) -> tuple[Any, Completion]:
         """One HTTP request, from its intent to its settlement."""
         usd, tokens = worst.usd, worst.tokens  # until something better is known
@@ -198,11 +198,13 @@ class Gate:
                 self._slow_down(ticket, failure)
                 usd, tokens = (usd, tokens) if failure.may_be_billed else (0.0, 0)
                 call.cost_usd += usd
-                await self._keep("error", key, error=failure.kind, status=failure.status, cost_usd=usd)
+                await self._keep("error", key, error=failure.kind, status=failure.status, cost_usd=usd, tokens=tokens)
                 raise _AttemptFailedError(failure, refusal_text(error), sent) from error
             elapsed_s = time.monotonic() - started
             completion = read_completion(response)
-            tokens_in = completion.input_tokens or size // 4
+            if completion.input_tokens:
+                self._budget.learn(size, completion.input_tokens)
+            tokens_in = completion.input_tokens or size.total_bytes // 4
             tokens_out = completion.output_tokens or estimated_tokens(completion.text)
             usd, tokens = self.cost(completion, tokens_in, tokens_out), tokens_in + tokens_out
             call.cost_usd += usd

@@ -19,7 +19,7 @@ from nanodistill_mcp.runs.questions import Given, Question, Questions
 from nanodistill_mcp.runs.store import now
 from nanodistill_mcp.settings import HOST_TEACHER
 from nanodistill_mcp.teacher import answers
-from nanodistill_mcp.teacher.budget import Budget, estimated_tokens
+from nanodistill_mcp.teacher.budget import Budget, estimated_tokens, size_of
 from nanodistill_mcp.teacher.calls import REASKS, KnownCall, RowDeclined
 from nanodistill_mcp.teacher.language import in_another_script
 from nanodistill_mcp.teacher.prompts import Prompt, reworded
@@ -102,7 +102,7 @@ class HostLine:
         raise RowDeclined(failed[-1], call_id, 0.0)
 
     async def _answer_to(self, question: Question, max_tokens: int) -> Given:
-        worst = self._budget.worst_case(len((question.system + question.user).encode(errors="replace")), max_tokens)
+        worst = self._budget.worst_case(size_of(question.system + question.user), max_tokens)
         await self._budget.reserve(worst)
         tokens = 0
         try:

@@ -19,6 +19,10 @@ _SEEN = (
     "You are the teacher: let an agent answer that has not seen the examples' outputs, such as a subagent with a fresh context, "
     "or agreement with them proves nothing."
 )
+
+_COUNTED_WITHIN = {"openai": 0.05, "": 0.3}
+"""How far LiteLLM's offline count may be off: its tokenizer is OpenAI's; what others publish is old or nothing."""
+
 _RETIREMENT_NOTICE = timedelta(days=120)
 
 
@@ -42,10 +46,24 @@ class TeacherFacts(BaseModel):
     not_taken: list[str] = Field(default=[], description="Sampling parameters that are not sent to it.")
     host: str = Field(description="Where prompts and the key are sent.")
     warnings: list[str]
+    thinks_unasked: bool = Field(default=False, description="Its own reasoning is on, and billed as output.")
+    token_counts: dict[str, list[int]] = Field(default={}, description="Tokens of the texts that were to be counted.")
+    tokens_within: float = Field(default=0.0, description="How far the counts may be off, as a share.")
+
+    @property
+    def usd_per_mtok(self) -> tuple[float, float] | None:
+        """Prices of a million input and output tokens; None when unknown."""
+        if self.usd_per_mtok_in is None or self.usd_per_mtok_out is None:
+            return None
+        return self.usd_per_mtok_in, self.usd_per_mtok_out
 
 
-def preflight(endpoint: TeacherEndpoint) -> TeacherFacts:
+def preflight(endpoint: TeacherEndpoint, texts: dict[str, list[str]] | None = None) -> TeacherFacts:
     """Look a teacher up and check its key's presence; the key itself is proved by the first call.
+
+    Args:
+        endpoint: The teacher.
+        texts: Texts by name, whose tokens are to be counted.
 
     Raises:
         ConfigurationError: No provider goes with the id, or the provider has no address of its own and none is set.
@@ -86,6 +104,9 @@ def preflight(endpoint: TeacherEndpoint) -> TeacherFacts:
         not_taken=sorted(facts.not_taken),
         host=host,
         warnings=warnings,
+        thinks_unasked=facts.thinks_unasked,
+        token_counts=count_tokens(endpoint.model, texts or {}),
+        tokens_within=_COUNTED_WITHIN["openai"] if facts.provider == "openai" and facts.mapped else _COUNTED_WITHIN[""],
     )
 
 
@@ -109,14 +130,23 @@ def host_facts() -> TeacherFacts:
     )
 
 
+def count_tokens(model: str, texts: dict[str, list[str]]) -> dict[str, list[int]]:
+    """Count tokens with the tokenizer LiteLLM has at hand for a model. Nothing is fetched."""
+    from nanodistill_mcp.teacher.libraries import litellm
+
+    library = litellm()
+    library.disable_hf_tokenizer_download = "claude" not in model  # Claude's is bundled, others would be fetched
+    return {name: [library.token_counter(model=model, text=text) for text in theirs] for name, theirs in texts.items()}
+
+
 def main() -> None:
     """Check the endpoint in the first file named and write what was found, or why not, to the second."""
     source, target = (Path(argument) for argument in sys.argv[1:3])
     from nanodistill_mcp.runs.files import write_json
 
     try:
-        endpoint = TeacherEndpoint.model_validate(json.loads(source.read_bytes())["endpoint"])
-        found = preflight(endpoint).model_dump()
+        asked = json.loads(source.read_bytes())
+        found = preflight(TeacherEndpoint.model_validate(asked["endpoint"]), asked.get("texts")).model_dump()
     except NanodistillError as error:
         found = {"failed": True, "kind": error.kind, "what": error.what, "next_step": error.next_step}
     write_json(target, found, durable=False)

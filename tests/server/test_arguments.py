@@ -157,7 +157,7 @@ async def test_an_unknown_argument_is_refused_with_the_nearest_name(bench: Bench
         told = await agent.refused("amplify", run_id="r", target_sise=5)
     assert told == (
         "The arguments of amplify are not accepted: target_sise: not an argument of this tool; did you mean target_size?. "
-        "Accepted: run_id, target_size, mode, wait_s, restart. Correct them and call amplify again."
+        "Accepted: run_id, target_size, mode, budget_usd, caps, wait_s, restart. Correct them and call amplify again."
     )
 
 

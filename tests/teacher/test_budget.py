@@ -10,7 +10,7 @@ from nanodistill_mcp.errors import BudgetError
 from nanodistill_mcp.runs.journal import Journal, spend_of
 from nanodistill_mcp.runs.records import Spend
 from nanodistill_mcp.teacher.answers import WorkedSolution
-from nanodistill_mcp.teacher.budget import Budget, Caps, Reservation
+from nanodistill_mcp.teacher.budget import Budget, Caps, Reservation, size_of
 from nanodistill_mcp.teacher.client import RowDeclined
 from tests.teacher.conftest import BAD, GOOD, Desk, question, questions
 
@@ -124,7 +124,51 @@ def test_a_worst_case_takes_every_byte_for_a_token() -> None:
     """Four characters a token is an average; a cap needs a bound."""
     budget = Budget(Caps(), Spend(), (3, 15))
 
-    worst = budget.worst_case(3000, 2000)
+    worst = budget.worst_case(size_of("word " * 600), 2000)
 
     assert worst.tokens >= 5000
     assert worst.usd >= (3000 * 3 + 2000 * 15) / 1e6
+
+
+def test_after_a_few_answers_less_is_set_aside_for_words_and_never_for_anything_else() -> None:
+    """With a small budget, a byte a token leaves several calls unmade."""
+    budget = Budget(Caps(), Spend(), (3, 15))
+    words, digits = size_of("word " * 600), size_of("5\u4f60" * 750)
+    before = (budget.worst_case(words, 0).tokens, budget.worst_case(digits, 0).tokens)
+
+    for _ in range(4):
+        budget.learn(words, 700)
+
+    assert 700 * 2 <= budget.worst_case(words, 0).tokens < before[0] - 1400
+    assert budget.worst_case(digits, 0).tokens == before[1]
+
+
+def test_one_dense_request_is_enough_to_set_more_aside_again() -> None:
+    """The densest request so far is what counts, not the mean."""
+    budget = Budget(Caps(), Spend(), (3, 15))
+    words = size_of("word " * 600)
+    for tokens in (600, 600, 600, 600, 600, 600, 1700):
+        budget.learn(words, tokens)
+
+    assert budget.worst_case(words, 0).tokens >= words.total_bytes
+
+
+async def test_a_provider_that_bills_more_than_was_sent_is_believed_after_its_first_answer(openai_desk: Desk) -> None:
+    """Its second call must be set aside at what the first one turned out to cost."""
+    openai_desk.script = lambda _: Says(GOOD.value, input_tokens=30_000, output_tokens=100)
+
+    spend = await spend_until_the_cap(openai_desk, Caps(usd=1.0))
+
+    assert 0.8 < spend.usd <= 1.0
+
+
+async def test_calls_that_failed_and_may_have_been_billed_count_against_the_cap_in_tokens(openai_desk: Desk) -> None:
+    """A worker that starts again must not have more left than the one before."""
+    with Journal.open(openai_desk.journal_path) as journal:
+        key = {"call_id": "f" * 20, "attempt": 1}
+        journal.append({"kind": "intent", **key, "stage": "amplify", "max_usd": 0.08, "max_tokens": 9000})
+        journal.append({"kind": "error", **key, "error": "timeout", "status": 0, "cost_usd": 0.08, "tokens": 9000})
+
+    async with openai_desk.teacher(caps=Caps(tokens=10_000)) as teacher:
+        with pytest.raises(BudgetError, match="1000 of the cap of 10000"):
+            await teacher.ask(question(), WorkedSolution)
