@@ -36,7 +36,7 @@ def ceiling(traces: list[Trace], *, may_have_seen_answers: bool = False) -> dict
     """
     traces = [trace for trace in traces if trace.labelled_by == "user" or trace.given_output]
     if not traces:
-        return {**_share([]), "decision": "look", "why": _UNKNOWN, "disagreements": []}
+        return {**_share([]), "decision": "look", "why": _UNKNOWN, "may_have_seen_answers": False, "disagreements": []}
     sides = {side: [t for t in traces if t.split == side] for side in ("train", "held_out")}
     whole = _share(traces)
     decision = decide(whole["agree"], whole["solved"])

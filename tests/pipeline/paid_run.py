@@ -14,6 +14,7 @@ from nanodistill_mcp.runs.files import read_lines, write_json
 from nanodistill_mcp.runs.paths import JobPaths
 from nanodistill_mcp.runs.records import Exit, JobRequest, Stage
 from nanodistill_mcp.runs.store import Run, RunStore, now
+from nanodistill_mcp.settings import BudgetSettings
 from tests.conftest import KEY, SECRET, ScriptedTeacher
 from tests.runs.made import manifest
 
@@ -43,8 +44,7 @@ class PaidRun:
         endpoint = {"name": "local", "model": "openai/desk", "api_base": self.teacher.url, "api_key_env": KEY}
         common = {
             "endpoint": {**endpoint, "usd_per_mtok": [2, 10]},
-            "cap_usd": 5.0,
-            "cap_usd_per_day": 50.0,
+            "ceilings": BudgetSettings(usd_per_run=5, usd_per_day=50).model_dump(),
             "ledger_dir": str(self.home / "ledger"),
             "capabilities_path": str(self.home / "capabilities.json"),
         }
