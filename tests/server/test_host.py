@@ -83,9 +83,9 @@ async def test_a_run_without_a_key_is_taught_by_the_agent_that_calls(bench: Benc
     for each in seen:
         blocks = dict(re.findall(r"<([a-z-]+)-[0-9a-f]{6}>\n(.*?)\n</", each["user"], re.DOTALL))
         if each["kind"] == "solve":
-            assert set(blocks) <= {"task", "policy", "input"}
-        else:
-            assert not [text for text in held_out if text in each["user"]]
+            assert set(blocks) <= {"task", "policy", "input", "examples"}
+        shown = {name: text for name, text in blocks.items() if name != "input"}
+        assert not [text for text in held_out if any(text in part for part in shown.values())]
 
 
 async def test_a_stage_answers_as_soon_as_it_waits_for_the_caller(bench: Bench) -> None:
@@ -100,9 +100,8 @@ async def test_a_stage_answers_as_soon_as_it_waits_for_the_caller(bench: Bench) 
         status = await agent.call("get_status", run_id="tickets", wait_s=45)
         assert time.monotonic() - began < 40
         assert status["next_step"]["tool"] == TASK
-        assert (
-            next(line for line in status["stages"] if line["stage"] == "synthesize_cot")["message"] == reply["message"]
-        )
+        message = next(line for line in status["stages"] if line["stage"] == "synthesize_cot")["message"]
+        assert message.endswith(": waiting for 10 answers from you, the teacher")
 
 
 async def test_two_agents_at_once_never_get_the_same_task(bench: Bench) -> None:
