@@ -7,7 +7,7 @@ is dropped for that endpoint, and that is remembered with its date, and tried ag
 import re
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from nanodistill_mcp.errors import DamagedRunError
 from nanodistill_mcp.runs.files import read_json, write_json
@@ -16,7 +16,6 @@ from nanodistill_mcp.teacher.models import ModelFacts
 
 Mode = Literal["json_schema", "tools", "md_json", "text"]
 """The provider's own JSON schemas; a tool call; JSON asked for in words; plain text under headings."""
-JSON_MODES: tuple[Mode, ...] = get_args(Mode)[:-1]
 
 THINKING_TOKENS = 4096
 """Room beside the answer for a model that thinks unasked; its thinking counts against max_tokens."""

@@ -1,14 +1,15 @@
 """Ask the teacher, and never pay twice for the same question.
 
-A question whose answer the journal holds is answered from there. Otherwise Instructor asks it through the gate, once more
-with what was wrong when the answer cannot be read, and what comes back is an answer of the asked type or a reason.
+A question whose answer the journal holds is answered from there. Otherwise it is asked through the gate in the form that
+Instructor gives it, once more with what was wrong when the answer cannot be read, and what comes back is an answer of the
+asked type or a reason.
 """
 
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 from weakref import WeakValueDictionary
@@ -23,7 +24,8 @@ from nanodistill_mcp.settings import TeacherEndpoint
 from nanodistill_mcp.teacher.batch import BatchLine, BatchTerms
 from nanodistill_mcp.teacher.budget import Budget
 from nanodistill_mcp.teacher.calls import REASKS, CallLog, KnownCall, Reason, RowDeclined, call_id_of
-from nanodistill_mcp.teacher.capabilities import JSON_MODES, Capabilities, Mode
+from nanodistill_mcp.teacher.capabilities import Capabilities, Mode
+from nanodistill_mcp.teacher.first_request import FirstRequest, first_request
 from nanodistill_mcp.teacher.gate import Call, Gate, ModeRefusedError, NoAnswerError
 from nanodistill_mcp.teacher.host import HostLine
 from nanodistill_mcp.teacher.libraries import close_connections, instructor, prepared
@@ -36,6 +38,7 @@ from nanodistill_mcp.teacher.wording import worded
 __all__ = ["Answer", "Reason", "RowDeclined", "Teacher"]
 
 A = TypeVar("A", bound=BaseModel)
+_Forms = dict[tuple[Mode, type[BaseModel]], FirstRequest | None]
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,35 @@ class _Line:
     batch: BatchLine | None
     complete: Callable[..., Awaitable[Any]]
     """Makes one completion, out of a batch or live."""
-    clients: dict[Mode, Any]
+    forms: _Forms = field(default_factory=_Forms)
+
+    async def ask(self, call: Call, prompt: Prompt, parameters: dict[str, Any], *, reasks: int) -> None:
+        """Ask a question; where the answer cannot be read, have Instructor ask again with what is wrong with it."""
+        messages = [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}]
+        if call.mode == "text":
+            await self.complete(call=call, messages=messages, **parameters)
+            return
+        answered: list[Any] = []
+        if form := await self._form(call.mode, call.answer_type):
+            answered = [await self.complete(call=call, **form.filled(prompt.system, prompt.user), **parameters)]
+            if call.value is not None or not reasks:
+                return
+        call.reread = True
+
+        async def complete(**request: Any) -> Any:
+            return answered.pop() if answered else await self.complete(**request)
+
+        library = instructor()
+        client: Any = library.from_litellm(complete, mode=library.Mode[call.mode.upper()])
+        shape, asked = prepared(call.answer_type), {"call": call, "messages": messages, **parameters}
+        await client.chat.completions.create(response_model=shape, max_retries=reasks, strict=False, **asked)
+
+    async def _form(self, mode: Mode, answer_type: type[BaseModel]) -> FirstRequest | None:
+        """The first request for an answer; None when Instructor has to make every one."""
+        key = (mode, answer_type)
+        if key not in self.forms:
+            self.forms[key] = await first_request(mode, answer_type)
+        return self.forms[key]
 
 
 class Teacher:
@@ -213,27 +244,16 @@ class Teacher:
         from instructor.core import InstructorError
 
         faults = len(call.failed)
-        call.value = None
+        call.value, call.reread = None, False
         call.raised = cast("Exception | None", None)  # the gate sets it
         if call.failed and call.failed[-1] == "truncated":
             parameters = {**parameters, "max_tokens": self._more_room(line.facts, call, parameters["max_tokens"])}
         if call.mode == "text":
             prompt = in_text(prompt, form_of(call.answer_type))
         prompt = reworded(prompt, call.failed[-1] if call.failed else "")
-        messages = [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}]
         try:
-            if call.mode == "text":
-                await line.complete(call=call, messages=messages, **parameters)
-                return
-            await line.clients[call.mode].chat.completions.create(
-                response_model=prepared(call.answer_type),
-                messages=messages,
-                max_retries=REASKS - len(call.failed),
-                strict=False,
-                call=call,
-                **parameters,
-            )
-        except (InstructorError, NoAnswerError, BudgetError):
+            await line.ask(call, prompt, parameters, reasks=REASKS - len(call.failed))
+        except (InstructorError, NoAnswerError, ModeRefusedError, BudgetError):
             if call.value is not None or isinstance(call.raised, ModeRefusedError | NoAnswerError):
                 return  # Instructor takes no answer that was cut off, whole items or not
             if isinstance(call.raised, BudgetError) and call.failed == ["truncated"]:
@@ -286,7 +306,7 @@ class Teacher:
 
     async def _new_line(self) -> _Line:
         facts = await asyncio.to_thread(model_facts, self._endpoint)  # imports LiteLLM: seconds
-        library = await asyncio.to_thread(instructor)
+        await asyncio.to_thread(instructor)
         credentials = _credentials(self._endpoint, facts)
         gate = Gate(
             self._endpoint,
@@ -314,11 +334,7 @@ class Teacher:
             credentials=credentials,
             backoff_s=self._backoff_s,
         )
-        complete = (batch or gate).complete
-        clients: dict[Mode, Any] = {
-            mode: library.from_litellm(complete, mode=library.Mode[mode.upper()]) for mode in JSON_MODES
-        }
-        return _Line(facts, gate, batch, complete, clients)
+        return _Line(facts, gate, batch, (batch or gate).complete)
 
 
 def _credentials(endpoint: TeacherEndpoint, facts: ModelFacts) -> dict[str, str]:

@@ -24,11 +24,12 @@ from nanodistill_mcp.settings import TeacherEndpoint
 from nanodistill_mcp.teacher.budget import Budget, Reservation, Size, estimated_tokens, size_of
 from nanodistill_mcp.teacher.calls import RowDeclined
 from nanodistill_mcp.teacher.capabilities import Capabilities, Mode
+from nanodistill_mcp.teacher.direct import DirectLine, Reply, reply_of, takes_direct_line
 from nanodistill_mcp.teacher.failures import OF_THE_ROW, TRANSIENT, Failure, Kind, failure_of, refusal_text, stop_error
 from nanodistill_mcp.teacher.libraries import litellm
 from nanodistill_mcp.teacher.models import ModelFacts, expected_keys, host_of
 from nanodistill_mcp.teacher.pace import Pace, Ticket, Tokens, Turnstile
-from nanodistill_mcp.teacher.reading import REWORDED, Completion, Fault, judge, read_completion
+from nanodistill_mcp.teacher.reading import REWORDED, Completion, Fault, judge
 
 RATE_LIMIT_PATIENCE_S = 600.0
 _LONGEST_BACKOFF_S = 30.0
@@ -55,6 +56,8 @@ class Call:
     value: BaseModel | None = None
     failed: list[Fault] = field(default_factory=list[Fault])
     """What was wrong with the answers so far."""
+    reread: bool = False
+    """Whether Instructor reads the answer once more, and needs LiteLLM's response for it."""
     raised: Exception | None = None
     """What the gate raised; Instructor wraps it into an error of its own."""
 
@@ -110,7 +113,10 @@ class Gate:
         self._timeout_s = timeout_s
         self._backoff_s = backoff_s
         self._before_call = before_call
-        self._credentials = credentials
+        fixed = {"model": facts.model, "max_retries": 0, "drop_params": True, "timeout": timeout_s}
+        self._fixed: dict[str, Any] = {**fixed, **credentials}
+        own_prices = endpoint.usd_per_mtok is not None
+        self._direct = DirectLine(self._fixed, own_prices=own_prices) if takes_direct_line(facts, credentials) else None
         self._pace = Pace(concurrency, backoff_s=backoff_s)
         self._turnstile = Turnstile(self._pace)
         self._in_flight: set[asyncio.Task[Any]] = set()
@@ -119,6 +125,9 @@ class Gate:
 
     async def complete(self, *, call: Call, **request: Any) -> Any:
         """Make one completion, retried where that helps. This is the function Instructor calls.
+
+        Returns:
+            LiteLLM's response; None where the call's value was read without it.
 
         Raises:
             NoAnswerError: There is no answer to the question in these words.
@@ -130,25 +139,29 @@ class Gate:
         try:
             while True:
                 try:
-                    response, completion = await self._attempt(call, request, again=bool(patience.failed))
+                    reply, sent = await self._attempt(call, request, again=bool(patience.failed))
                 except _AttemptFailedError as failed:
                     await self._recover(call, failed, patience)
                 else:
-                    await self.judge(call, response, completion)
-                    return response
+                    await self.judge(call, reply.response, reply.completion)
+                    if reply.response is None and call.value is None and self._direct:
+                        return await self._direct.as_read_by_litellm(sent, reply)
+                    return reply.response
         except Exception as error:
             call.raised = error
             raise
 
     async def drain(self) -> None:
-        """Wait for what is in flight, so that what is paid for is on disk; give up on it after a while."""
+        """Wait for what is in flight, so that what is paid for is on disk; give up on it after a while. Then hang up."""
         if self._in_flight:
             _, late = await asyncio.wait(self._in_flight, timeout=_DRAIN_S)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        if self._direct:
+            await self._direct.aclose()
 
-    async def _attempt(self, call: Call, request: dict[str, Any], *, again: bool) -> tuple[Any, Completion]:
+    async def _attempt(self, call: Call, request: dict[str, Any], *, again: bool) -> tuple[Reply, dict[str, Any]]:
         ticket = await self._turnstile.enter(again=again)
         try:
             sent, worst, size = await self._made_ready(request)
@@ -158,7 +171,7 @@ class Gate:
         exchange = asyncio.create_task(self._exchange(call, sent, worst, size, ticket))
         self._in_flight.add(exchange)
         exchange.add_done_callback(self._landed)
-        return await asyncio.shield(exchange)
+        return await asyncio.shield(exchange), sent
 
     async def _made_ready(self, request: dict[str, Any]) -> tuple[dict[str, Any], Reservation, Size]:
         """What is to be sent, its worst case reserved, and its size; once the worker and the provider let it go."""
@@ -181,7 +194,7 @@ class Gate:
 
     async def _exchange(
         self, call: Call, sent: dict[str, Any], worst: Reservation, size: Size, ticket: Ticket
-    ) -> tuple[Any, Completion]:
+    ) -> Reply:
         """One HTTP request, from its intent to its settlement."""
         usd, tokens = worst.usd, worst.tokens  # until something better is known
         try:
@@ -192,7 +205,7 @@ class Gate:
             self._note("intent", key, **intent, **asked, max_usd=worst.usd, max_tokens=worst.tokens)
             started, cpu_before_s = time.monotonic(), time.process_time()
             try:
-                response = await self._send(sent)
+                reply = await self._send(sent, whole=call.reread)
             except Exception as error:
                 failure = failure_of(error)
                 self._slow_down(ticket, failure)
@@ -201,7 +214,7 @@ class Gate:
                 await self._keep("error", key, error=failure.kind, status=failure.status, cost_usd=usd, tokens=tokens)
                 raise _AttemptFailedError(failure, refusal_text(error), sent) from error
             elapsed_s = time.monotonic() - started
-            completion = read_completion(response)
+            completion = reply.completion
             if completion.input_tokens:
                 self._budget.learn(size, completion.input_tokens)
             tokens_in = completion.input_tokens or size.total_bytes // 4
@@ -210,8 +223,7 @@ class Gate:
             call.cost_usd += usd
             # Side by side, each request also waits for our own work on the others, and that is not the provider's.
             provider_s = max(0.1 * elapsed_s, elapsed_s - (time.process_time() - cpu_before_s))
-            headers: dict[str, Any] = response._hidden_params.get("additional_headers") or {}  # noqa: SLF001 - where LiteLLM puts them
-            self._pace.answered(ticket, provider_s, Tokens(tokens_in, tokens_out), headers)
+            self._pace.answered(ticket, provider_s, Tokens(tokens_in, tokens_out), reply.headers)
             self._turnstile.leave(ticket)
             await self._keep(
                 "answer",
@@ -225,7 +237,7 @@ class Gate:
                 elapsed_s=round(elapsed_s, 3),
             )
             self._answered_at = time.monotonic()
-            return response, completion
+            return reply
         finally:
             self._turnstile.leave(ticket)
             self._budget.settle(worst, usd, tokens)
@@ -237,10 +249,11 @@ class Gate:
             pauses = limited or failure.retry_after_s is not None
             self._pace.refused(ticket, retry_after_s=failure.retry_after_s, pauses=pauses)
 
-    async def _send(self, sent: dict[str, Any]) -> Any:
-        fixed = {"model": self._facts.model, "max_retries": 0, "drop_params": True, "timeout": self._timeout_s}
+    async def _send(self, sent: dict[str, Any], *, whole: bool) -> Reply:
         async with asyncio.timeout(self._timeout_s + _DEADLINE_MARGIN_S):  # theirs starts again with every byte
-            return await litellm().acompletion(**sent, **fixed, **self._credentials)
+            if self._direct and not whole:
+                return await self._direct.send(sent)
+            return reply_of(await litellm().acompletion(**sent, **self._fixed))
 
     def cost(self, completion: Completion, tokens_in: int, tokens_out: int) -> float:
         """What a completion cost: LiteLLM's figure knows about caches; the operator's own prices come first."""
@@ -253,7 +266,8 @@ class Gate:
         call.value = value
         self._note("verdict", {"call_id": call.call_id, "attempt": call.attempt}, verdict=verdict, why=why)
         if verdict == "valid":
-            _put(response, call.mode, value.model_dump_json() if value else "")
+            if response is not None:
+                _put(response, call.mode, value.model_dump_json() if value else "")
             return
         call.failed.append(verdict)
         if verdict in REWORDED:
