@@ -51,6 +51,14 @@ class ScriptedTeacher:
         return self.server.openai_url
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Spread the tests over processes: those that share the demo's one run together, the server's one by one, others by file."""
+    for item in items:
+        shares_demo = "demo" in getattr(item, "fixturenames", ())
+        if shares_demo or item.path.parent.name != "server":
+            item.add_marker(pytest.mark.xdist_group("demo" if shares_demo else item.path.name))
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     """The event loop LiteLLM needs."""
