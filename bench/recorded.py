@@ -208,6 +208,7 @@ async def run(home: Path, name: str, task: Task, seeds: list[dict[str, str]], ex
         )
         took_s: dict[str, float] = {}
         results: dict[str, Any] = {}
+        reply: dict[str, Any] = {}
         for stage in PAID:
             began = time.monotonic()
             reply = await call(

@@ -9,7 +9,13 @@ from typing import Any, cast
 
 from nanodistill_mcp.runs.records import Checker
 
-NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?|[-+]?\.\d+")
+NUMBER = re.compile(
+    r"[-+]?\d{1,3}(?:\.\d{3})+,\d+"  # 1.234,5
+    r"|[-+]?\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?"  # 1,234.5
+    r"|[-+]?\d+,\d+"  # 3,5
+    r"|[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|[-+]?\.\d+"
+)
+_THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _PATTERN_TIMEOUT_S = 1.0
 
 
@@ -41,9 +47,14 @@ def normalize(text: str) -> str:
 
 
 def number_in(text: str) -> float | None:
-    """The last number in a text, thousands separators left out; None when there is none."""
+    """The last number in a text; None when there is none. A comma before three digits parts thousands, any other is decimal."""
     found = NUMBER.findall(text)
-    return float(found[-1].replace(",", "")) if found else None
+    if not found:
+        return None
+    last: str = found[-1]
+    if _THOUSANDS.fullmatch(last):
+        return float(last.replace(",", ""))
+    return float(last.replace(".", "").replace(",", ".") if "," in last else last)
 
 
 def fits(checker: Checker, choices: list[str], output: str, pattern: str = "") -> bool:

@@ -43,6 +43,8 @@ from nanodistill_mcp.runs.records import Checker
         ("numeric", "42", "unknown", False),
         ("numeric", "unknown", "unknown", False),
         ("numeric", ".5", "0.5", True),
+        ("numeric", "3.5", "3,5 kg", True),
+        ("numeric", "1234.5", "1.234,50", True),
         ("json", '{"a": 1, "b": [2]}', '{"b":[2],"a":1.0}', True),
         ("json", '{"a": 1}', '```json\n{"a": 1}\n```', True),
         ("json", '{"a": 1}', '```\n{"a": 1}\n```', True),
