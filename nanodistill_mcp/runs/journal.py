@@ -117,16 +117,22 @@ class Journal:
             OSError: It is not. After a failed flush nothing more is accepted: the kernel drops what it could not write,
                 and a later flush would say all is well.
         """
-        data = encode(record)
+        self.flush(self.note(record))
+
+    def flush(self, upto: int) -> None:
+        """Return once so many lines are on disk; :meth:`note` says how many there are.
+
+        Raises:
+            OSError: They are not.
+        """
         with self._condition:
-            mine = self._write(record, data)
-            while self._synced < mine:
+            while self._synced < upto:
                 if self._lost is not None:
                     raise self._lost
                 if self._syncing:
                     self._condition.wait()
                     continue
-                self._syncing, upto = True, self._written
+                self._syncing, written = True, self._written
                 self._condition.release()
                 try:
                     full_fsync(self._fd)
@@ -140,20 +146,23 @@ class Journal:
                     self._condition.notify_all()
                 self._lost = lost
                 if lost is None:
-                    self._synced = max(self._synced, upto)
+                    self._synced = max(self._synced, written)
 
-    def note(self, record: Record) -> None:
+    def note(self, record: Record) -> int:
         """Add a record that need not be flushed by itself: it shares the flush of the next one that is.
 
         For what a power cut may take with it: the intent of a call whose answer is not there either, or the verdict on an
-        answer that can be judged again.
+        answer that can be judged again. No kill takes it.
+
+        Returns:
+            How many lines were added since the journal was opened, for :meth:`flush`.
 
         Raises:
             OSError: It could not be written, or an earlier flush failed.
         """
         data = encode(record)
         with self._condition:
-            self._write(record, data)
+            return self._write(record, data)
 
     def _write(self, record: Record, data: bytes) -> int:
         """Hand a line to the kernel, with the condition held; the number of lines handed over so far."""
@@ -171,8 +180,12 @@ class Journal:
         return self._written
 
     async def append_async(self, record: Record) -> None:
-        """``append`` from a thread, so that the event loop goes on while the disk flushes."""
-        await anyio.to_thread.run_sync(self.append, record)
+        """``append``, with the flush in a thread, so that the event loop goes on meanwhile. The record is written at once."""
+        await self.flush_async(self.note(record))
+
+    async def flush_async(self, upto: int) -> None:
+        """``flush`` in a thread."""
+        await anyio.to_thread.run_sync(self.flush, upto)
 
     def close(self) -> None:
         """Flush what was only noted, and let go of the file and its lock."""

@@ -208,10 +208,12 @@ class Gate:
                 reply = await self._send(sent, whole=call.reread)
             except Exception as error:
                 failure = failure_of(error)
-                self._slow_down(ticket, failure)
                 usd, tokens = (usd, tokens) if failure.may_be_billed else (0.0, 0)
                 call.cost_usd += usd
-                await self._keep("error", key, error=failure.kind, status=failure.status, cost_usd=usd, tokens=tokens)
+                told = {"error": failure.kind, "status": failure.status}
+                noted = self._note("error", key, **told, cost_usd=usd, tokens=tokens)
+                self._slow_down(ticket, failure)
+                await self._journal.flush_async(noted)
                 raise _AttemptFailedError(failure, refusal_text(error), sent) from error
             elapsed_s = time.monotonic() - started
             completion = reply.completion
@@ -223,9 +225,7 @@ class Gate:
             call.cost_usd += usd
             # Side by side, each request also waits for our own work on the others, and that is not the provider's.
             provider_s = max(0.1 * elapsed_s, elapsed_s - (time.process_time() - cpu_before_s))
-            self._pace.answered(ticket, provider_s, Tokens(tokens_in, tokens_out), reply.headers)
-            self._turnstile.leave(ticket)
-            await self._keep(
+            noted = self._note(
                 "answer",
                 key,
                 text=completion.text,
@@ -236,6 +236,10 @@ class Gate:
                 cost_usd=usd,
                 elapsed_s=round(elapsed_s, 3),
             )
+            # Only what is written makes room for the next request: so a kill leaves no more in doubt than run side by side.
+            self._pace.answered(ticket, provider_s, Tokens(tokens_in, tokens_out), reply.headers)
+            self._turnstile.leave(ticket)
+            await self._journal.flush_async(noted)
             self._answered_at = time.monotonic()
             return reply
         finally:
@@ -314,13 +318,9 @@ class Gate:
         self._stopped = stop_error(failure, self._endpoint, host, key)
         return self._stopped
 
-    def _note(self, kind: str, key: dict[str, Any], **fields: Any) -> None:
-        """Note what a power cut may take: the kernel has it when this returns, the disk with the next answer."""
-        self._journal.note({"kind": kind, **key, "at": now(), **fields})
-
-    async def _keep(self, kind: str, key: dict[str, Any], **fields: Any) -> None:
-        """Keep what was paid: it is on disk when this returns."""
-        await self._journal.append_async({"kind": kind, **key, "at": now(), **fields})
+    def _note(self, kind: str, key: dict[str, Any], **fields: Any) -> int:
+        """Note what a power cut may take: the kernel has it when this returns, the disk with the next flush."""
+        return self._journal.note({"kind": kind, **key, "at": now(), **fields})
 
 
 def _put(response: Any, mode: Mode, text: str) -> None:

@@ -177,3 +177,14 @@ async def test_replaying_does_not_load_the_provider_s_library(openai_desk: Desk)
 
     assert process.returncode == 0
     assert printed.count(" 1\n") == QUESTIONS
+
+
+async def test_no_more_calls_are_open_in_the_journal_than_run_side_by_side(openai_desk: Desk) -> None:
+    """What is open when the worker is killed is in doubt and asked again: the limit the user set is the most that can be."""
+    async with openai_desk.teacher(concurrency=4) as teacher:
+        await asyncio.gather(*[teacher.ask(prompt, WorkedSolution) for prompt in questions(80)])
+    in_flight = most = 0
+    for record in read_journal(openai_desk.journal_path).records:
+        in_flight += {"intent": 1, "answer": -1, "error": -1}.get(record["kind"], 0)
+        most = max(most, in_flight)
+    assert most == 4
