@@ -76,7 +76,8 @@ async def amplify(job: Job) -> dict[str, Any]:
                     total=target,
                     free=sum(example.origin == "seed" for example in pool.examples),
                 )
-    kept = pool.examples[: revisions.needed(pool.examples, target)]
+    pool.cut(revisions.needed(pool.examples, target))
+    kept = pool.examples
     left = len(revisions.effective(kept))
     if short and not kept:
         raise short
@@ -104,7 +105,7 @@ def _summary(pool: Pool, kept: list[Example], left: int, target: int, stopped: s
         "missing": max(0, target - left),
         "stopped_by": stopped or "target",
         "rejected": dict(Counter(rejected.reason for rejected in pool.rejected)),
-        "yield": round(yields[-1]["out"] / made, 3) if made else None,
+        "yield": round(yields[-1]["in"] / made, 3) if made else None,
         "yield_by_filter": yields,
         "diversity": pool.diversity.summary(),
     }

@@ -20,6 +20,7 @@ FILTERS: dict[str, tuple[str, ...]] = {
     "agreement": ("disagreement",),
     "revisions": ("dropped",),
     "cap": ("unfinished",),
+    "target": ("surplus",),
 }
 """The filters in the order a candidate meets them, with the reasons each gives."""
 
@@ -148,6 +149,15 @@ class Pool:
                 cost_usd=round(candidate.cost_usd, 8),
             )
         )
+
+    def cut(self, size: int) -> None:
+        """Set aside what was accepted beyond the target: it is verified and paid for, and a higher target takes it in."""
+        shared = Rejected.model_fields.keys() & Example.model_fields.keys()
+        self.rejected += [
+            Rejected.model_validate({**example.model_dump(include=set(shared)), "reason": "surplus"})
+            for example in self.examples[size:]
+        ]
+        del self.examples[size:]
 
     def synthetic(self) -> list[Example]:
         """The accepted examples that are not seeds."""

@@ -258,6 +258,7 @@ class Rejected(_Record):
         "unfit",
         "schema",
         "unfinished",
+        "surplus",
         "too_long",
         "dropped",
     ]
