@@ -64,6 +64,7 @@ class TeacherEndpoint(BaseModel):
     usd_per_mtok: tuple[float, float] | None = Field(
         default=None, description="Price of a million input and output tokens."
     )
+    timeout_s: float = Field(default=120.0, gt=0, le=3600, description="How long one answer may take.")
 
     overrides: ModelOverrides = Field(
         default=ModelOverrides(), description="What `models` in the configuration says of its model."

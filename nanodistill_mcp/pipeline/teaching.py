@@ -60,6 +60,7 @@ async def teacher_of(job: Job) -> AsyncGenerator[Teacher, None]:
             capabilities=Capabilities(Path(job.arguments["capabilities_path"])),
             stage=job.request.stage,
             concurrency=options.teacher_concurrency or DEFAULT_CONCURRENCY,
+            timeout_s=endpoint.timeout_s,
             before_call=job.checkpoint,
             wordings=stored_wordings(job.run.paths.prompts, manifest.prompts),
             sampling={} if options.temperature is None else {"temperature": options.temperature},
