@@ -59,6 +59,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("demo" if shares_demo else item.path.name))
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what proofs measured, also when they pass; they say it with ``record_property("measured", line)``."""
+    for report in terminalreporter.getreports("passed"):
+        for name, line in report.user_properties:
+            if name == "measured":
+                terminalreporter.write_line(str(line))
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     """The event loop LiteLLM needs."""
