@@ -25,6 +25,7 @@ QUANTIZATIONS: dict[str, Quantization] = {
         Quantization("Q6_K", 6.6, 18),
         Quantization("Q5_K_M", 5.7, 17),
         Quantization("Q4_K_M", 4.9, 15),
+        Quantization("Q4_K_S", 4.7, 14),
         Quantization("Q4_0", 4.6, 2),
     )
 }

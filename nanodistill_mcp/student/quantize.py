@@ -3,7 +3,7 @@
 llama.cpp's own quantizer does the work: ``ggml_quantize_chunk`` is a plain C function in the extension that xllamacpp
 installs, called through ctypes and checked once against gguf's decoder. Where it is missing or fails that check, numpy
 takes over (K-quants from ``kquants``, the rest from gguf); the result says which of the two wrote a file. The mix of
-types in the ``_M`` quantizations follows llama.cpp's rules (MIT licence, llama-quant.cpp).
+types in the ``_M`` and ``_S`` quantizations follows llama.cpp's rules (MIT licence, llama-quant.cpp).
 """
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportUnknownParameterType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
@@ -32,6 +32,7 @@ _BASE_TYPES = {
     "Q6_K": Type.Q6_K,
     "Q5_K_M": Type.Q5_K,
     "Q4_K_M": Type.Q4_K,
+    "Q4_K_S": Type.Q4_K,
     "Q4_0": Type.Q4_0,
 }
 _NARROW_ROWS = {Type.Q4_K: Type.Q5_0, Type.Q5_K: Type.Q5_1, Type.Q6_K: Type.Q8_0}
@@ -48,6 +49,7 @@ _ROOT_MEAN_SQUARE_LIMITS = {
 }
 """Error on standard normal weights; a broken call gives 1 or more. Sound ones: .089 .044 .041 .005 .070 .035 .017."""
 
+_VALUES_Q4_K_S = 4
 _PLAIN_TYPES = (Type.F32, Type.F16, Type.BF16)
 _NUMPY_K_QUANTS: dict[Type, Callable[[Floats], Bytes]] = {
     Type.Q4_K: kquants.q4_k,
@@ -139,37 +141,41 @@ def tensor_types(shapes: dict[str, tuple[int, ...]], quantization: Quantization)
         quantization: What the file as a whole is.
     """
     tied = "output.weight" not in shapes
-    more_bits = _with_more_bits(shapes) if quantization.name.endswith("_M") else set[str]()
+    finer = _finer(shapes, quantization)
     base = _BASE_TYPES[quantization.name]
     return {
-        name: _tensor_type(name, shape, base, tied=tied, more_bits=name in more_bits) for name, shape in shapes.items()
+        name: _tensor_type(name, shape, finer.get(name, base), tied=tied, base=base) for name, shape in shapes.items()
     }
 
 
-def _tensor_type(name: str, shape: tuple[int, ...], base: Type, *, tied: bool, more_bits: bool) -> Type:
+def _tensor_type(name: str, shape: tuple[int, ...], wanted: Type, *, tied: bool, base: Type) -> Type:
     small = len(shape) == 1 or not name.endswith(".weight") or "_norm." in name
     if small or "ffn_gate_inp" in name or "ssm_conv1d" in name:
         return Type.F32
     if base in _PLAIN_TYPES:
         return base
     is_output = name == "output.weight" or (tied and name == "token_embd.weight")
-    wanted = base
-    if more_bits or (is_output and base != Type.Q8_0):
+    if is_output and base != Type.Q8_0:
         wanted = Type.Q6_K
     if shape[-1] % gguf.GGML_QUANT_SIZES[wanted][0]:
         wanted = _NARROW_ROWS.get(wanted, Type.F16)
     return Type.F16 if shape[-1] % gguf.GGML_QUANT_SIZES[wanted][0] else wanted
 
 
-def _with_more_bits(shapes: dict[str, tuple[int, ...]]) -> set[str]:
-    """Values and down projections of the first eighth, the last eighth and every third layer between."""
-    chosen: set[str] = set()
-    for family in (r"blk\.\d+\.attn_(v|qkv)\.weight", r"blk\.\d+\.ffn_down(_exps)?\.weight"):
-        names = [name for name in shapes if re.fullmatch(family, name)]
+def _finer(shapes: dict[str, tuple[int, ...]], quantization: Quantization) -> dict[str, Type]:
+    """Values and down projections that get more bits than the rest.
+
+    In the ``_M`` mixes those of the first eighth, the last eighth and every third layer between; in Q4_K_S the values of
+    the first four layers and the down projections of the first eighth.
+    """
+    chosen: dict[str, Type] = {}
+    for pattern in (r"blk\.\d+\.attn_(v|qkv)\.weight", r"blk\.\d+\.ffn_down(_exps)?\.weight"):
+        names = [name for name in shapes if re.fullmatch(pattern, name)]
         eighth, last = len(names) // 8, 7 * len(names) // 8
-        chosen.update(
-            name
-            for i, name in enumerate(names)
-            if i < eighth or i >= last or (i - eighth) % 3 == 2  # noqa: PLR2004
-        )
+        if quantization.name == "Q4_K_S":
+            first = _VALUES_Q4_K_S if "attn" in pattern else eighth
+            chosen.update(dict.fromkeys(names[:first], Type.Q5_K))
+        elif quantization.name.endswith("_M"):
+            some = (n for i, n in enumerate(names) if i < eighth or i >= last or (i - eighth) % 3 == 2)  # noqa: PLR2004
+            chosen.update(dict.fromkeys(some, Type.Q6_K))
     return chosen

@@ -117,6 +117,18 @@ def test_four_bits_spend_more_where_llama_cpp_found_it_matters() -> None:
     assert types["blk.0.attn_q.bias"] == types["output_norm.weight"] == Type.F32
 
 
+def test_the_small_mix_spends_more_on_the_first_layers_only() -> None:
+    """llama.cpp's Q4_K_S: values of four layers and down projections of an eighth in five bits."""
+    types = tensor_types(_shapes(16, 512), QUANTIZATIONS["Q4_K_S"])
+
+    finer = {name for name, kind in types.items() if kind == Type.Q5_K}
+    assert finer == {f"blk.{layer}.attn_v.weight" for layer in range(4)} | {
+        f"blk.{layer}.ffn_down.weight" for layer in range(2)
+    }
+    assert types["output.weight"] == Type.Q6_K
+    assert types["blk.4.attn_v.weight"] == types["token_embd.weight"] == Type.Q4_K
+
+
 def test_a_tied_embedding_is_stored_as_the_output_it_is() -> None:
     """llama.cpp multiplies by it last, where rounding shows most."""
     assert tensor_types(_shapes(2, 512, tied=True), QUANTIZATIONS["Q4_K_M"])["token_embd.weight"] == Type.Q6_K
@@ -128,6 +140,7 @@ def test_a_tied_embedding_is_stored_as_the_output_it_is() -> None:
         ("Q4_K_M", 512, Type.Q4_K),
         ("Q4_K_M", 96, Type.Q5_0),
         ("Q5_K_M", 96, Type.Q5_1),
+        ("Q4_K_S", 96, Type.Q5_0),
         ("Q6_K", 96, Type.Q8_0),
         ("Q4_0", 96, Type.Q4_0),
         ("Q4_0", 40, Type.F16),
@@ -145,5 +158,5 @@ def test_rows_that_do_not_fill_blocks_get_a_type_that_fits(name: str, columns: i
 def test_a_quantization_that_is_not_offered_is_answered_with_those_that_are() -> None:
     """An agent that guessed a name can choose from the reply; case does not matter."""
     assert quantization_named(" q4_k_m ").name == "Q4_K_M"
-    with pytest.raises(UserInputError, match="F16, BF16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0"):
+    with pytest.raises(UserInputError, match="F16, BF16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_K_S, Q4_0"):
         quantization_named("IQ2_XXS")
