@@ -62,6 +62,8 @@ def _is_used(script: str, asked: str) -> bool:
 
 
 def _letters(script: str, text: str) -> int:
+    if script != "Latin" and text.isascii():  # most texts are, and looking nine times costs more than all else here
+        return 0
     return sum(map(len, _SCRIPTS[script][0].findall(text)))
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from nanodistill_mcp.errors import DamagedRunError
 
+_APPENDING = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 _PARTS_PER_USD = 10**12
 """Dollars are added up as whole numbers of these, so that the order of the lines makes no difference."""
 
@@ -112,8 +113,11 @@ class DayLedger:
     @contextmanager
     def _locked(self, path: Path) -> Generator[int, None, None]:
         """A day's file, locked, with all that other workers added read."""
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fd = os.open(path, _APPENDING, 0o600)
+        except FileNotFoundError:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(path, _APPENDING, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             if path != self._path or os.fstat(fd).st_size < self._offset:
