@@ -133,9 +133,10 @@ def _measured(
             for name, process in clients.items():
                 if name == "serial" and crowd != crowds[0]:
                     continue
-                found.setdefault((name, crowd), []).append(
-                    ask(process, _cell(latency_ms, 1 if name == "serial" else crowd))
-                )
+                taken = ask(process, _cell(latency_ms, 1 if name == "serial" else crowd))
+                found.setdefault((name, crowd), []).append(taken)
+                rate, cpu_ms = taken["answers"] / taken["wall_s"], taken["cpu_s"] / taken["answers"] * 1000
+                print(f"{latency_ms} ms, {crowd}: {name} {rate:.1f}/s {cpu_ms:.1f} ms", file=sys.stderr, flush=True)
     return found
 
 

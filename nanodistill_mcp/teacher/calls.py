@@ -106,10 +106,13 @@ def call_id_of(
     model: str, prompt: Prompt, answer_type: type[BaseModel], parameters: dict[str, Any], sample: int
 ) -> str:
     """The content address of a question: equal for equal questions, whenever and however they are sent."""
-    parts = [model, prompt.system, prompt.user, _schema(answer_type), parameters, sample]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
+    before, after = (
+        json.dumps([model, prompt.system, prompt.user])[1:-1],
+        json.dumps([parameters, sample], sort_keys=True),
+    )
+    return hashlib.sha256(f"[{before}, {_schema(answer_type)}, {after[1:]}".encode()).hexdigest()[:20]
 
 
 @cache
-def _schema(answer_type: type[BaseModel]) -> dict[str, Any]:
-    return answer_type.model_json_schema()
+def _schema(answer_type: type[BaseModel]) -> str:
+    return json.dumps(answer_type.model_json_schema(), sort_keys=True)
