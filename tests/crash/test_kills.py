@@ -20,7 +20,7 @@ pytestmark = pytest.mark.crash
     ("count", "examples_per_seed", "seed"),
     [
         pytest.param(6, 6, 32, id="sample"),
-        pytest.param(200, 12, None, id="full", marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
+        pytest.param(200, 30, None, id="full", marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
     ],
 )
 async def test_no_answer_is_lost_and_none_paid_twice_but_what_was_in_flight_with_a_worker(
