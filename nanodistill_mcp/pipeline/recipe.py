@@ -146,6 +146,7 @@ def resolve(preset: str, options: Options, *, rows: int, layers: int) -> tuple[R
         num_layers=num_layers,
         max_seq_length=_given(o.max_seq_length),
         grad_checkpoint=_given(o.gradient_checkpointing),
+        packing=o.packing is not False,
         steps_per_eval=steps_per_eval,
         steps_per_checkpoint=steps_per_eval,
         patience=_given(o.early_stopping_patience),

@@ -92,6 +92,10 @@ class Options(BaseModel):
         default=None, ge=16, le=131072, description="Longer rows are dropped with a count, never cut."
     )
     gradient_checkpointing: bool | None = Field(default=None, description="Less memory for more time.")
+    packing: bool | None = Field(
+        default=None,
+        description="Short rows of a batch share a sequence, each seeing itself alone: the same losses, faster; default true.",
+    )
     early_stopping_patience: int | None = Field(
         default=None, ge=0, le=100, description="Evaluations without a gain; 0 never stops early."
     )

@@ -17,8 +17,11 @@ from nanodistill_mcp.student.chat import ChatForm, Row
 # Batches are as wide as their longest row, rounded up: few widths, so that few shapes are compiled and cached.
 _WIDTH_STEP = 32
 
-Batch = tuple[mx.array, mx.array]
-"""Token ids, (rows, width); first and last token the loss counts, (rows, 2)."""
+Batch = tuple[mx.array, ...]
+"""What a loss takes after the model: as :func:`as_batch` or :func:`nanodistill_mcp.student.packing.packed` lays rows out."""
+
+Layout = Callable[[Sequence[Row]], Batch]
+"""Makes a batch of rows."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int
     return [batches[int(index)] for index in random.permutation(len(batches))]
 
 
-def training_batches(seed: int, start: int) -> Callable[..., Iterator[Batch]]:
+def training_batches(seed: int, start: int, layout: Layout) -> Callable[..., Iterator[Batch]]:
     """Make the endless iterator the trainer asks for, beginning with batch number ``start``."""
 
     def iterate(dataset: Sequence[Row], batch_size: int, **_of_the_trainer: Any) -> Iterator[Batch]:
@@ -95,21 +98,25 @@ def training_batches(seed: int, start: int) -> Callable[..., Iterator[Batch]]:
         epoch, position = divmod(start, len(dataset) // batch_size)
         while True:
             for rows in epoch_batches(lengths, batch_size, seed, epoch)[position:]:
-                yield as_batch([dataset[row] for row in rows])
+                yield layout([dataset[row] for row in rows])
             epoch, position = epoch + 1, 0
 
     return iterate
 
 
-def validation_batches(dataset: Sequence[Row], batch_size: int, **_of_the_trainer: Any) -> Iterator[Batch]:
-    """Every row once, sorted by length; the last batch may be smaller."""
-    by_length = sorted(dataset, key=lambda row: len(row.tokens))
-    for first in range(0, len(by_length), batch_size):
-        yield as_batch(by_length[first : first + batch_size])
+def validation_batches(layout: Layout) -> Callable[..., Iterator[Batch]]:
+    """Make the iterator of an evaluation: every row once, sorted by length; the last batch may be smaller."""
+
+    def iterate(dataset: Sequence[Row], batch_size: int, **_of_the_trainer: Any) -> Iterator[Batch]:
+        by_length = sorted(dataset, key=lambda row: len(row.tokens))
+        for first in range(0, len(by_length), batch_size):
+            yield layout(by_length[first : first + batch_size])
+
+    return iterate
 
 
 def as_batch(rows: Sequence[Row]) -> Batch:
-    """Pad rows to one width.
+    """Pad rows to one width: token ids, (rows, width); first and last token the loss counts, (rows, 2).
 
     The trainer's loss counts the targets from the first given position up to and including the second. MLX-LM itself
     passes a row's length there, which counts one padding token per row; this passes the row's last token.

@@ -20,10 +20,11 @@ from nanodistill_mcp.student import checkpoints, models
 from nanodistill_mcp.student.adapters import attach_adapter, blocks, trained, write_adapter
 from nanodistill_mcp.student.chat import ChatForm, Row
 from nanodistill_mcp.student.control import Control
-from nanodistill_mcp.student.dataset import Rows, read_rows, require_rows, training_batches
+from nanodistill_mcp.student.dataset import Layout, Rows, as_batch, read_rows, require_rows, training_batches
 from nanodistill_mcp.student.folder import StudentFolder
+from nanodistill_mcp.student.packing import packing_of
 from nanodistill_mcp.student.requests import Recipe, TrainRequest, TrainResult
-from nanodistill_mcp.student.session import Ending, Session, Stopped
+from nanodistill_mcp.student.session import Ending, Loss, Session, Stopped
 
 VALIDATION_ROWS_AT_MOST = 256
 """Rows of the validation set that are measured, evenly spaced: more would cost time and tell nothing more."""
@@ -58,21 +59,23 @@ def train_here(request: TrainRequest, student_path: Path, control: Control) -> T
     )
     recipe = _fitted(asked, len(training.rows), len(blocks(model)))
     measured = _evenly(validation.rows, VALIDATION_ROWS_AT_MOST)
-    _report_dataset(request.metrics_path, training, validation, len(measured), recipe)
-
     attach_adapter(model, recipe)
+    loss, layout, unpacked = _how_to_batch(recipe, model, training.rows)
+    _report_dataset(request.metrics_path, training, validation, len(measured), recipe, unpacked)
     optimizer = _optimizer(recipe)
     session = Session(
         recipe,
         model,
         optimizer,
         measured,
+        loss=loss,
+        layout=layout,
         checkpoints_dir=request.checkpoints_dir,
         metrics_path=request.metrics_path,
         control=control,
         fingerprint=_fingerprint(request, student_path, recipe),
     )
-    ending = _run(session, recipe, model, optimizer, training.rows)
+    ending = _run(session, recipe, model, optimizer, training.rows, loss, layout)
     progress = session.progress
     best = progress.best_iteration or progress.iteration
     return TrainResult(
@@ -104,8 +107,22 @@ def _write_best(request: TrainRequest, recipe: Recipe, iteration: int) -> str:
     return write_adapter(request.adapter_dir, recipe, request.student, checkpoint.tensors("weights."))
 
 
+def _how_to_batch(recipe: Recipe, model: nn.Module, rows: list[Row]) -> tuple[Loss, Layout, str]:
+    """The loss, the layout of a batch, and the reason when rows are not packed."""
+    if not recipe.packing:
+        return trainer.default_loss, as_batch, "options.packing is false"
+    found = packing_of(model, rows)
+    return (trainer.default_loss, as_batch, found) if isinstance(found, str) else (found.loss, found.batch, "")
+
+
 def _run(
-    session: Session, recipe: Recipe, model: nn.Module, optimizer: optimizers.Optimizer, rows: list[Row]
+    session: Session,
+    recipe: Recipe,
+    model: nn.Module,
+    optimizer: optimizers.Optimizer,
+    rows: list[Row],
+    loss: Loss,
+    layout: Layout,
 ) -> Ending:
     """Let the trainer run until the session stops it."""
     arguments = trainer.TrainingArgs(
@@ -128,7 +145,8 @@ def _run(
                 optimizer,
                 rows,
                 args=arguments,
-                iterate_batches=training_batches(recipe.seed, session.resumed_from),
+                loss=loss,
+                iterate_batches=training_batches(recipe.seed, session.resumed_from, layout),
                 training_callback=session,
             )
     except Stopped as stopped:
@@ -197,7 +215,9 @@ def _fingerprint(request: TrainRequest, student_path: Path, recipe: Recipe) -> s
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _report_dataset(metrics_path: Path, training: Rows, validation: Rows, measured: int, recipe: Recipe) -> None:
+def _report_dataset(
+    metrics_path: Path, training: Rows, validation: Rows, measured: int, recipe: Recipe, unpacked: str
+) -> None:
     event = {
         "event": "dataset",
         "train_rows": len(training.rows),
@@ -207,6 +227,8 @@ def _report_dataset(metrics_path: Path, training: Rows, validation: Rows, measur
         "longest_row_tokens": max(training.longest, validation.longest),
         "batch_size": recipe.batch_size,
         "iterations": recipe.iters,
+        "packed": not unpacked,
+        "unpacked_because": unpacked,
     }
     append_line(metrics_path, event)
 

@@ -65,6 +65,9 @@ class Recipe(_Record):
     max_seq_length: int = Field(ge=8)
     mask_prompt: bool = True
     grad_checkpoint: bool
+    packing: bool = Field(
+        default=True, description="Short rows of a batch share a sequence, where the student allows it."
+    )
     steps_per_eval: int = Field(ge=1)
     steps_per_checkpoint: int = Field(ge=1)
     patience: int = Field(ge=0, description="Evaluations without a better validation loss before it stops; 0 is never.")

@@ -4,7 +4,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -22,12 +22,15 @@ from nanodistill_mcp.student import checkpoints
 from nanodistill_mcp.student.adapters import trained
 from nanodistill_mcp.student.chat import Row
 from nanodistill_mcp.student.control import Control
-from nanodistill_mcp.student.dataset import validation_batches
+from nanodistill_mcp.student.dataset import Layout, validation_batches
 from nanodistill_mcp.student.requests import Recipe
 
 Ending = Literal["finished", "early", "cancelled"]
 
 _LOSSES_KEPT = 10
+
+Loss = Callable[..., tuple[mx.array, mx.array]]
+"""Of a model and a batch: the mean loss of the targets that count, and their number."""
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: raising is the only way out of the trainer's loop
@@ -68,6 +71,8 @@ class Session(TrainingCallback):
         optimizer: optimizers.Optimizer,
         validation: Sequence[Row],
         *,
+        loss: Loss,
+        layout: Layout,
         checkpoints_dir: Path,
         metrics_path: Path,
         control: Control,
@@ -80,6 +85,8 @@ class Session(TrainingCallback):
             model: With the parameters to train unfrozen.
             optimizer: Its state is restored, or initialised.
             validation: Rows for the validation loss; may be empty.
+            loss: Of a batch.
+            layout: Makes a batch of rows.
             checkpoints_dir: Of this run alone.
             metrics_path: Receives the events.
             control: What the caller wants.
@@ -90,7 +97,7 @@ class Session(TrainingCallback):
         """
         self._recipe, self._model, self._optimizer, self._validation = recipe, model, optimizer, validation
         self._checkpoints_dir, self._metrics_path, self._control = checkpoints_dir, metrics_path, control
-        self._fingerprint = fingerprint
+        self._fingerprint, self._loss, self._layout = fingerprint, loss, layout
         self.progress = self._restore()
         self.resumed_from = self.progress.iteration
         # Between two updates there is nothing to save: a checkpoint is always of the last update.
@@ -175,7 +182,8 @@ class Session(TrainingCallback):
                 batch_size=self._recipe.batch_size,
                 num_batches=-1,
                 max_seq_length=self._recipe.max_seq_length,
-                iterate_batches=validation_batches,
+                loss=self._loss,
+                iterate_batches=validation_batches(self._layout),
                 progress_callback=self._obey,
             ),
         )

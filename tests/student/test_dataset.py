@@ -129,18 +129,18 @@ def test_a_batch_holds_rows_of_like_length_and_epochs_differ() -> None:
 def test_batches_from_any_start_are_those_an_uninterrupted_run_would_see() -> None:
     """A resumed run begins in the middle of an epoch."""
     dataset = [Row([row] * (1 + row % 5), 0) for row in range(11)]
-    straight = training_batches(9, 0)(dataset, 3)
+    straight = training_batches(9, 0, as_batch)(dataset, 3)
     expected = [next(straight)[0].tolist() for _ in range(20)]
 
     for start in (1, 2, 3, 7, 19):
-        resumed = training_batches(9, start)(dataset, 3)
+        resumed = training_batches(9, start, as_batch)(dataset, 3)
         assert next(resumed)[0].tolist() == expected[start]
 
 
 def test_validation_sees_every_row_once() -> None:
     """The trainer itself leaves out the last rows."""
     dataset = [Row([row + 1] * (3 + row), 1) for row in range(7)]
-    batches = list(validation_batches(dataset, 3, max_seq_length=64, comm_group=None))
+    batches = list(validation_batches(as_batch)(dataset, 3, max_seq_length=64, comm_group=None))
 
     assert [tokens.shape[0] for tokens, _ in batches] == [3, 3, 1]
     assert sorted(int(token) for tokens, _ in batches for token in tokens[:, 0]) == list(range(1, 8))

@@ -1,14 +1,13 @@
-"""What training costs over the library it stands on. The teacher's answers have a bench of their own: bench/teacher.py.
+"""What training costs beside the library it stands on: the same rows, student and LoRA recipe, in alternating processes.
 
-Ours and the bare library run in alternation on the same work, and are compared round by round, because a machine's load
-drifts.
+Ours, unpacked and packed, against ``mlx_lm.lora`` on the command line, all with the same BLAS on one thread and a checkpoint
+every 100 iterations. Counted are tokens of answers, the ones the loss is of, per second of CPU time from the 10th iteration
+on, which other jobs on the machine hardly move; and the most memory the process held. Rounds are compared one by one,
+because a machine's load drifts. On Linux a last line shows ``mlx_lm.lora`` as it is installed, with the slower BLAS.
 
-The demo's rows and student, the same LoRA recipe: our student process, which reports every iteration, against
-``mlx_lm.lora`` on the command line, both with the same BLAS on one thread and a checkpoint every 100 iterations. Counted:
-rows per second of CPU time from the 10th iteration on, which other jobs on the machine hardly move (tokens would flatter
-MLX-LM, which counts a padding token with every row). On Linux a third line shows ``mlx_lm.lora`` as it is installed.
+    python bench/training.py [--rounds 3] [--rows demo|mixed] [--student FOLDER]
 
-    python bench/pipeline.py [training] [--rounds 5]
+``demo`` rows have 60 to 130 tokens. ``mixed`` ones are of log-normal length, most of them short, as worked solutions are.
 """
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportMissingTypeStubs=false, reportPrivateImportUsage=false
@@ -27,11 +26,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from mlx_lm.utils import load
 
 from nanodistill_mcp.demo import task
 from nanodistill_mcp.demo.student import student_path
 from nanodistill_mcp.pipeline.dataset import prompt_messages
 from nanodistill_mcp.runs.files import write_json, write_lines
+from nanodistill_mcp.student.chat import ChatForm
 from nanodistill_mcp.student.requests import Recipe, TrainRequest
 
 ITERATIONS = 200
@@ -41,6 +42,8 @@ LOOK_S = 0.005
 
 Seen = tuple[float, int]
 """CPU seconds a trainer had used when it reported an iteration, and the iteration."""
+Measured = tuple[float, int]
+"""Rows a CPU second, and the most bytes held."""
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 RECIPE = Recipe(
@@ -70,49 +73,63 @@ RECIPE = Recipe(
 def main() -> int:
     """Run the rounds and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", nargs="?", choices=["training"], default="training")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of each (default 5)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each (default 3)")
+    parser.add_argument("--rows", choices=["demo", "mixed"], default="demo")
+    parser.add_argument("--student", type=Path, default=student_path(), help="default: the demo's")
+    parser.add_argument("--iterations", type=int, default=ITERATIONS)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        _table("trained rows per CPU second", _training_rates(Path(folder), arguments.rounds))
+    student, iterations = arguments.student, arguments.iterations
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        (folder / "dataset").mkdir()
+        rng = random.Random(0)
+        rows = [_row(rng, arguments.rows) for _ in range(ROWS)]
+        write_lines(folder / "dataset" / "train.jsonl", rows)
+        write_lines(folder / "dataset" / "valid.jsonl", [_row(rng, arguments.rows) for _ in range(20)])
+        answer_tokens, longest = _lengths(student, rows)
+        print(f"{ROWS} rows of up to {longest} tokens, {answer_tokens:.0f} of them the answer on average")
+        recipe = RECIPE.model_copy(update={"iters": iterations, "steps_per_eval": iterations})
+        measured: dict[str, list[Measured]] = {}
+        for number in range(arguments.rounds):
+            for name, packing in (("ours, packed", True), ("ours, unpacked", False)):
+                asked = recipe.model_copy(update={"packing": packing})
+                found = _train_ours(student, folder / "dataset", folder / f"{name}-{number}", asked)
+                measured.setdefault(name, []).append(found)
+            bare = _train_bare(student, folder / "dataset", folder / f"bare-{number}", iterations, _same_blas())
+            measured.setdefault("bare mlx_lm.lora, same BLAS", []).append(bare)
+        if _same_blas():
+            slow = _train_bare(student, folder / "dataset", folder / "as-installed", iterations // 4, {})
+            measured["bare mlx_lm.lora, as installed"] = [slow]
+    _table(measured, answer_tokens)
     return 0
 
 
-def _table(unit: str, rates: dict[str, list[float]]) -> None:
-    """Print the best of each, all rounds, and the median over the rounds of how ours compares."""
-    ours = next(iter(rates.values()))
-    print(f"\n{unit}: best of the rounds (all rounds)")
-    for name, found in rates.items():
-        print(f"  {name:<30}{max(found):>6.0f}  ({', '.join(f'{rate:.0f}' for rate in found)})", end="")
-        ratios = [mine / theirs for mine, theirs in zip(ours, found, strict=False)]
-        print("" if found is ours else f"   ours is {statistics.median(ratios):.2f} times this", flush=True)
+def _table(measured: dict[str, list[Measured]], answer_tokens: float) -> None:
+    """Print the medians, and the median over the rounds of how each compares with the bare library."""
+    bare = measured["bare mlx_lm.lora, same BLAS"]
+    print("\n| | answer tokens per CPU second | against bare | peak memory |\n|---|---|---|---|")
+    for name, found in measured.items():
+        rate = statistics.median(rate for rate, _ in found) * answer_tokens
+        ratio = statistics.median(mine[0] / theirs[0] for mine, theirs in zip(found, bare, strict=False))
+        memory_mb = max(peak for _, peak in found) / 1e6
+        print(f"| {name} | {rate:,.0f} | {ratio:.2f} | {memory_mb:.0f} MB |")
 
 
-# Training
-
-
-def _training_rates(folder: Path, rounds: int) -> dict[str, list[float]]:
-    dataset = folder / "dataset"
-    dataset.mkdir()
-    rng = random.Random(0)
-    write_lines(dataset / "train.jsonl", [_row(rng) for _ in range(ROWS)])
-    write_lines(dataset / "valid.jsonl", [_row(rng) for _ in range(20)])
-    rates: dict[str, list[float]] = {"nanodistill-mcp's student": [], "bare mlx_lm.lora, same BLAS": []}
-    for number in range(rounds):
-        rates["nanodistill-mcp's student"].append(_train_ours(dataset, folder / f"ours-{number}"))
-        bare = _train_bare(dataset, folder / f"bare-{number}", ITERATIONS, _same_blas())
-        rates["bare mlx_lm.lora, same BLAS"].append(bare)
-    if _same_blas():
-        as_installed = _train_bare(dataset, folder / "as-installed", ITERATIONS // 4, {})
-        rates["bare mlx_lm.lora, as installed"] = [as_installed]
-    return rates
-
-
-def _row(rng: random.Random) -> dict[str, Any]:
+def _row(rng: random.Random, kind: str) -> dict[str, Any]:
     message = task.write_message(rng, rng.choice(task.QUEUES)).text
     solution, queue = task.solve(message)
+    if kind == "mixed":  # log-normal, as worked solutions are; the student is one token to a character or so
+        solution = (solution + " ") * max(1, round(rng.lognormvariate(-0.2, 0.9)))
     answer = {"role": "assistant", "content": f"<thinking>\n{solution}\n</thinking>\n{queue}"}
     return {"messages": [*prompt_messages(task.INSTRUCTION, message), answer]}
+
+
+def _lengths(student: Path, rows: list[dict[str, Any]]) -> tuple[float, int]:
+    """Mean tokens of an answer, and tokens of the longest row."""
+    chat = ChatForm(load(str(student))[1])
+    found = [chat.row(row["messages"]) for row in rows]
+    answers = statistics.fmean(len(row.tokens) - row.target_start for row in found)
+    return answers, max(len(row.tokens) for row in found)
 
 
 def _same_blas() -> dict[str, str]:
@@ -122,16 +139,16 @@ def _same_blas() -> dict[str, str]:
     return {"LD_PRELOAD": "libopenblas.so.0", "MLX_DISABLE_COMPILE": "1"}
 
 
-def _train_ours(dataset: Path, folder: Path) -> float:
+def _train_ours(student: Path, dataset: Path, folder: Path, recipe: Recipe) -> Measured:
     request = TrainRequest(
-        student=str(student_path()),
+        student=str(student),
         dataset_dir=dataset,
         checkpoints_dir=folder / "checkpoints",
         adapter_dir=folder / "adapters",
         metrics_path=folder / "metrics.jsonl",
         control_path=folder / "control.json",
         result_path=folder / "result.json",
-        recipe=RECIPE,
+        recipe=recipe,
     )
     folder.mkdir()
     (folder / "checkpoints").mkdir()
@@ -141,13 +158,14 @@ def _train_ours(dataset: Path, folder: Path) -> float:
     with (folder / "log.txt").open("wb") as log:
         command = [sys.executable, "-c", entry, str(folder / "request.json")]
         with subprocess.Popen(command, env={**os.environ, **ONE_THREAD}, stdout=log, stderr=log) as child:
-            _follow(child, request.metrics_path, seen)
+            peak = _follow(child, request.metrics_path, seen)
     assert child.returncode == 0, (folder / "log.txt").read_text()
-    return _rate(seen)
+    return _rate(seen), peak
 
 
-def _follow(child: subprocess.Popen[Any], metrics_path: Path, seen: list[Seen]) -> None:
-    """Note when each iteration was reported, reading no more than what is new."""
+def _follow(child: subprocess.Popen[Any], metrics_path: Path, seen: list[Seen]) -> int:
+    """Note when each iteration was reported, reading no more than what is new; the most bytes the child held."""
+    peak = 0
     while not metrics_path.exists():
         assert child.poll() is None
         time.sleep(LOOK_S)
@@ -157,7 +175,9 @@ def _follow(child: subprocess.Popen[Any], metrics_path: Path, seen: list[Seen]) 
                 event = json.loads(line)
                 if event["event"] == "step":
                     seen.append((_cpu_s(child), event["iteration"]))
+                    peak = max(peak, psutil.Process(child.pid).memory_info().rss)
             time.sleep(LOOK_S)
+    return peak
 
 
 def _cpu_s(child: subprocess.Popen[Any]) -> float:
@@ -176,17 +196,18 @@ def _rate(seen: list[Seen]) -> float:
 _REPORT = re.compile(r"\s*(\d+)\s+[\d.]+ .\s+[\d,]+\s+[\d.]+[kM]?\s*$")
 
 
-def _train_bare(dataset: Path, folder: Path, iterations: int, environment: dict[str, str]) -> float:
+def _train_bare(student: Path, dataset: Path, folder: Path, iterations: int, environment: dict[str, str]) -> Measured:
     folder.mkdir()
     config = {"rank": RECIPE.lora_rank, "scale": RECIPE.lora_scale, "dropout": RECIPE.lora_dropout}
     write_json(folder / "config.yaml", {"lora_parameters": config})
     command = [sys.executable, "-u", "-m", "mlx_lm", "lora", "--train", "--mask-prompt", "--num-layers", "-1"]
-    command += ["--model", str(student_path()), "--data", str(dataset), "-c", str(folder / "config.yaml")]
+    command += ["--model", str(student), "--data", str(dataset), "-c", str(folder / "config.yaml")]
     command += ["--adapter-path", str(folder / "adapters"), "--max-seq-length", str(RECIPE.max_seq_length)]
     command += ["--iters", str(iterations), "--batch-size", str(RECIPE.batch_size), "--save-every", "100"]
     command += ["--learning-rate", str(RECIPE.learning_rate), "--steps-per-eval", str(10 * iterations)]
     seen: list[Seen] = []
     output: list[str] = []
+    peak = 0
     with subprocess.Popen(
         command,
         env={**os.environ, **ONE_THREAD, **environment},
@@ -199,8 +220,9 @@ def _train_bare(dataset: Path, folder: Path, iterations: int, environment: dict[
             output.append(re.sub(r"\x1b\[[\d;]*m", "", line))
             if found := _REPORT.match(output[-1]):
                 seen.append((_cpu_s(child), int(found[1])))
+                peak = max(peak, psutil.Process(child.pid).memory_info().rss)
     assert child.returncode == 0, "".join(output)
-    return _rate(seen)
+    return _rate(seen), peak
 
 
 if __name__ == "__main__":
