@@ -38,3 +38,12 @@ def test_every_tool_keeps_the_rules_of_the_surface() -> None:
         assert len(re.findall(r"\.(?=\s|$)", tool.description)) <= 4, tool.name
         for name, schema in tool.parameters["properties"].items():
             assert schema.get("description"), f"{tool.name}.{name}"
+
+
+def test_each_proof_of_reliability_is_run_by_the_command_beside_it() -> None:
+    """A command that selects nothing passes, and proves nothing."""
+    told = re.findall(r"python -m pytest -m '(\w+) and slow'", (ROOT / "docs" / "reliability.md").read_text("utf-8"))
+    proofs = [path.read_text("utf-8") for path in (ROOT / "tests" / "crash").glob("test_*.py")]
+    marked = [re.findall(r"^pytestmark = pytest\.mark\.(\w+)$", proof, re.MULTILINE) for proof in proofs]
+    assert sorted(told) == sorted(name for names in marked for name in names)
+    assert all('id="full", marks=[pytest.mark.slow' in proof for proof in proofs)
