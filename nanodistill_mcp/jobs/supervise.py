@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -110,7 +111,13 @@ class Job:
             os.close(fd)
 
     async def run_student(
-        self, request: BaseModel, answer: type[_R], on_metric: Callable[[dict[str, Any]], None] | None = None
+        self,
+        request: BaseModel,
+        answer: type[_R],
+        on_metric: Callable[[dict[str, Any]], None] | None = None,
+        *,
+        silent_s: float | None = None,
+        died: Callable[[str], NanodistillError] | None = None,
     ) -> _R:
         """Run one request in a student process and return its result.
 
@@ -118,10 +125,12 @@ class Job:
             request: A student request with ``kind``, ``result_path`` and, where it reports, ``metrics_path``.
             answer: The result's type.
             on_metric: Called with each event line the process appends.
+            silent_s: A process that appends no event line for so long counts as hung and is ended; None waits for ever.
+            died: Makes the error for a process that ended without a result, from the words for how; a TrainingError if
+                it is left out.
 
         Raises:
-            NanodistillError: The process reported a failure it knows.
-            TrainingError: It died; says how.
+            NanodistillError: The process reported a failure it knows, or it died; says how.
         """
         fields = request.model_dump(mode="json")
         kind, result_path = fields["kind"], Path(fields["result_path"])
@@ -133,9 +142,13 @@ class Job:
         try:
             self._worker = self._worker.model_copy(update={"trainer": processes.identity(child.pid)})
             write_json(self.paths.worker, self._worker.model_dump())
+            heard_at = time.monotonic()
             while (code := child.poll()) is None:
                 await anyio.sleep(_CHILD_POLL_S)
-                _report(metrics, on_metric)
+                if _report(metrics, on_metric):
+                    heard_at = time.monotonic()
+                elif silent_s is not None and time.monotonic() - heard_at > silent_s:
+                    raise (died or partial(_died, kind))(f"gave no sign of life for {silent_s:g} s and was ended.")
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True):
                 await _stop(child)
@@ -148,7 +161,7 @@ class Job:
         _report(metrics, on_metric)
         result = read_json(result_path)
         if result is None:
-            raise _died(kind, code)
+            raise (died or partial(_died, kind))(_how(code))
         if result.get("failed"):
             raise rebuild_error(result)
         return answer.model_validate(result)
@@ -328,11 +341,15 @@ def _defect(group: BaseExceptionGroup[Exception]) -> NanodistillError:
     )
 
 
-def _died(kind: str, code: int) -> TrainingError:
+def _how(code: int) -> str:
     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
     memory = " It probably ran out of memory." if code in (-signal.SIGKILL, -signal.SIGABRT, -signal.SIGSEGV) else ""
+    return f"{how} without a result.{memory}"
+
+
+def _died(kind: str, how: str) -> TrainingError:
     return TrainingError(
-        f"The student process ({kind}) {how} without a result.{memory}",
+        f"The student process ({kind}) {how}",
         next_step="Read the end of its log with read_artifact(artifact='log.txt'); a smaller student, batch_size or max_seq_length needs less memory.",
     )
 
@@ -365,7 +382,10 @@ class _Tail:
         return [json.loads(line) for line in whole.splitlines() if line]
 
 
-def _report(metrics: _Tail | None, on_metric: Callable[[dict[str, Any]], None] | None) -> None:
-    for line in metrics.read() if metrics and on_metric else ():
+def _report(metrics: _Tail | None, on_metric: Callable[[dict[str, Any]], None] | None) -> bool:
+    """Pass new event lines on; False when there were none."""
+    lines = metrics.read() if metrics else []
+    for line in lines:
         if on_metric is not None:
             on_metric(line)
+    return bool(lines)

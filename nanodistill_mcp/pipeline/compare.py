@@ -9,6 +9,7 @@ from nanodistill_mcp.jobs.supervise import Job
 from nanodistill_mcp.pipeline import dataset, thinking
 from nanodistill_mcp.pipeline.checking import checking_of
 from nanodistill_mcp.pipeline.evaluate import answer_tokens
+from nanodistill_mcp.pipeline.export import LLAMA_CPP_SILENT_S, llama_cpp_died
 from nanodistill_mcp.pipeline.teaching import run_options, solve, teacher_of
 from nanodistill_mcp.runs.files import write_json, write_lines
 from nanodistill_mcp.runs.records import ModelName
@@ -62,7 +63,7 @@ async def compare_models(job: Job) -> dict[str, Any]:
             result_path=job.paths.root / "ask.json",
             max_tokens=max_tokens,
         )
-        await job.run_student(asked, Done)
+        await job.run_student(asked, Done, silent_s=LLAMA_CPP_SILENT_S, died=llama_cpp_died)
     form = thinking.format_of(run.manifest)
     rows: list[dict[str, Any]] = [{"prompt": text} for text in prompts]
     index = dict(zip(ids, rows, strict=True))

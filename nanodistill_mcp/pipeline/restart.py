@@ -43,6 +43,6 @@ def _products(paths: RunPaths, stage: Stage) -> list[Path]:
         case "evaluate":
             return [paths.evaluation, paths.answers, paths.comparison]
         case "export_gguf":
-            return [paths.export, paths.modelfile, paths.gguf]
+            return [paths.export, paths.modelfile, paths.gguf, paths.exports]
         case "compare_models":
             return [paths.comparison]

@@ -202,6 +202,11 @@ class RunPaths:
         return self.root / "export.json"
 
     @property
+    def exports(self) -> Path:
+        """The student in the further forms that were asked for."""
+        return self.root / "exports"
+
+    @property
     def comparison(self) -> Path:
         return self.root / "comparison.json"
 

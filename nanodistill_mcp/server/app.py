@@ -131,16 +131,29 @@ def in_words(stage: Stage, result: dict[str, Any]) -> str:
         case "evaluate":
             return str(result["verdict"])
         case "export_gguf":
-            parity = result["parity"]
-            checked = f"llama.cpp loads it and agrees on {parity['strings_equal']} of {parity['strings_checked']} tokenized texts"
-            asked = (
-                f"; it answers {result['accuracy']['correct']} of {result['accuracy']['rows']} held-out examples rightly"
-                if "accuracy" in result
-                else ""
-            )
-            return f"model.gguf is written ({result['gguf_bytes'] / 1e6:.1f} MB, {result['quantization']}); {checked}{asked}. In the run's folder: {result['ollama']}"
+            return _export_in_words(result)
         case "compare_models":
             return f"{len(result['rows'])} prompts are answered by {', '.join(result['models'])}."
+
+
+def _export_in_words(result: dict[str, Any]) -> str:
+    parity, accuracy = result["parity"], result.get("accuracy", {})
+    checked = (
+        f"llama.cpp loads it and agrees on {parity['strings_equal']} of {parity['strings_checked']} tokenized texts"
+        if result.get("verified", True)
+        else f"it is NOT checked: {parity['warnings'][0]}"
+    )
+    answered = f"; it answers {accuracy['correct']} of {accuracy['rows']} held-out examples rightly" if accuracy else ""
+    forms = [f"{form} in {path}" for form, path in result.get("forms", {}).items()]
+    without = [f"{form} is left out: {why}" for form, why in result.get("forms_left_out", {}).items()]
+    told = [
+        f"model.gguf is written ({result['gguf_bytes'] / 1e6:.1f} MB, {result['quantization']}); {checked}{answered}.",
+        accuracy.get("verdict", ""),
+        f"Also written: {', '.join(forms)}." if forms else "",
+        *without,
+        f"In the run's folder: {result['ollama']}",
+    ]
+    return " ".join(part for part in told if part)
 
 
 def _poll_after_s(found: StageStatus) -> int:
@@ -245,9 +258,22 @@ def next_step(run: Run, current: StageStatus) -> NextStep:
         if states.is_outdated(run, stage):
             why = _why_outdated(run, stage)
             return NextStep(tool=stage, arguments={"run_id": run_id, "restart": True}, why=why)
+    return _after_export(run)
+
+
+def _after_export(run: Run) -> NextStep:
+    """The next larger quantization when this one lost too much, else a look at the model's answers."""
+    export: dict[str, Any] = states.stage_result(run, "export_gguf") or {}
+    if larger := export.get("larger"):
+        return NextStep(
+            tool="export_gguf",
+            arguments={"run_id": run.run_id, "quantization": larger},
+            why=f"{export['accuracy']['verdict']} Ask the user first.",
+        )
+    prompts = [seed.input for seed in run.seeds()[:1]]
     return NextStep(
         tool="compare_models",
-        arguments={"run_id": run_id, "prompts": [seed.input for seed in run.seeds()[:1]], "models": ["base", "gguf"]},
+        arguments={"run_id": run.run_id, "prompts": prompts, "models": ["base", "gguf"]},
         why="The model is ready: ask it something. In the run's folder: ollama create NAME -f Modelfile.",
     )
 

@@ -100,7 +100,8 @@ def _policies(run: Run) -> list[str]:
 
 def _model_files(run: Run) -> list[str]:
     found: list[str] = []
-    for folder in (run.paths.model, run.paths.adapters):
+    forms = sorted(run.paths.exports.iterdir()) if run.paths.exports.is_dir() else []
+    for folder in (run.paths.model, run.paths.adapters, *forms):
         if folder.is_dir():
             names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file(follow_symlinks=False))
             found += [str((folder / name).relative_to(run.paths.root)) for name in names if not name.startswith(".")]

@@ -38,7 +38,8 @@ from nanodistill_mcp.server.replies import (
 )
 from nanodistill_mcp.server.revised import clone_reply, revise_reply
 from nanodistill_mcp.settings import HOST_TEACHER
-from nanodistill_mcp.student.gguf_quantizations import QUANTIZATIONS, quantization_named
+from nanodistill_mcp.student.form_names import FORMS, forms_named
+from nanodistill_mcp.student.gguf_quantizations import DEFAULT_QUANTIZATION, QUANTIZATIONS, quantization_named
 
 Ctx = Context[App]
 
@@ -336,21 +337,30 @@ async def evaluate(run_id: RunId, ctx: Ctx, wait_s: Wait = 20, restart: Restart 
 async def export_gguf(
     run_id: RunId,
     ctx: Ctx,
-    quantization: Annotated[str, Field(description=f"One of: {', '.join(QUANTIZATIONS)}.")] = "Q4_K_M",
+    quantization: Annotated[
+        str,
+        Field(
+            description=f"One of: {', '.join(QUANTIZATIONS)}. Left out: as last time, at first {DEFAULT_QUANTIZATION}."
+        ),
+    ] = "",
+    also: Annotated[list[str], Field(description=f"Further forms: {', '.join(FORMS)}.", max_length=20)] = [],
     wait_s: Wait = 20,
     restart: Restart = False,
 ) -> StageReply:
     """Fuse the adapter, write model.gguf and a Modelfile for Ollama, and hold the file against what was trained.
 
-    The held-out examples are answered by llama.cpp from the file itself. A background job; free, minutes. Needs
-    train; next: compare_models.
+    The held-out examples are answered by llama.cpp from the file itself, and scored beside MLX; if the quantization loses
+    too much, next_step is the next larger. A background job; free, minutes. Needs train; next: compare_models.
     """
-    wanted = quantization_named(quantization).name
     app = app_of(ctx)
     run = app.store.open(run_id)
-    again = (states.stage_result(run, "export_gguf") or {}).get("quantization", wanted) != wanted
+    before: dict[str, Any] = states.stage_result(run, "export_gguf") or {}
+    chosen = quantization or before.get("quantization", DEFAULT_QUANTIZATION)
+    arguments = {"quantization": quantization_named(chosen).name, "also": forms_named(also)}
+    other = bool(before) and before["quantization"] != arguments["quantization"]
+    further = not set(arguments["also"]) <= {*before.get("forms", {}), *before.get("forms_left_out", {})}
     return await stages.run_stage(
-        app, ctx, run_id, "export_gguf", {"quantization": wanted}, wait_s=wait_s, restart=restart or again
+        app, ctx, run_id, "export_gguf", arguments, wait_s=wait_s, restart=restart or other, again=further
     )
 
 

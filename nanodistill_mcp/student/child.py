@@ -19,6 +19,7 @@ from nanodistill_mcp.student.requests import (
     AskGgufRequest,
     ExportRequest,
     Failed,
+    FormsRequest,
     GenerateRequest,
     InspectRequest,
     StudentRequest,
@@ -75,6 +76,10 @@ def _carry_out(request: StudentRequest) -> BaseModel:
             from nanodistill_mcp.student.gguf import export
 
             return export(request)
+        case FormsRequest():
+            from nanodistill_mcp.student.forms import write_forms
+
+            return write_forms(request)
         case VerifyRequest():
             from nanodistill_mcp.student.verify import verify
 

@@ -70,8 +70,8 @@ def fuse(student: str, adapter_dir: Path, fused_dir: Path) -> None:
     model.update(tree_map(lambda _: mx.array(0), model.parameters()))  # so that a written shard's memory is free
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=fused_dir) as name:
         new_dir = Path(name)
-        _write_shards(weights, new_dir)
-        for path in _files_to_copy(base_dir):
+        write_weights(weights, new_dir)
+        for path in model_files(base_dir):
             shutil.copyfile(path, new_dir / path.name)
         write_json(new_dir / "config.json", _without_quantization(config))
         _replace(fused_dir, new_dir)
@@ -124,7 +124,8 @@ def _check_room(directory: Path, needed_bytes: int) -> None:
         )
 
 
-def _write_shards(weights: dict[str, mx.array], directory: Path) -> None:
+def write_weights(weights: dict[str, mx.array], directory: Path) -> None:
+    """Write weights as safetensors files of about a gigabyte, taking each from ``weights`` as it is written."""
     shards: list[list[str]] = [[]]
     room = _SHARD_BYTES
     for name, weight in weights.items():
@@ -145,7 +146,8 @@ def _write_shards(weights: dict[str, mx.array], directory: Path) -> None:
         write_json(directory / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": index})
 
 
-def _files_to_copy(base_dir: Path) -> list[Path]:
+def model_files(base_dir: Path) -> list[Path]:
+    """What belongs to a model beside its weights and its config: tokenizer, chat template, licence."""
     return [path for pattern in _COPIED for path in sorted(base_dir.glob(pattern)) if path.is_file()]
 
 

@@ -114,6 +114,34 @@ def tensors(model: Any, family: Family) -> dict[str, mx.array]:
     return found
 
 
+def adapter_tensors(model: Any, family: Family, adapter: dict[str, mx.array]) -> dict[str, mx.array]:
+    """The two matrices of each adapted module by their GGUF names, in llama.cpp's layout.
+
+    Rows of a module's weight are rows of its B, columns are columns of its A: each takes the part of the layout that
+    moves it.
+
+    Raises:
+        ExportError: A module has no place in this architecture.
+    """
+    args = args_of(model)
+    names = gguf.get_tensor_name_map(family.arch, args.num_hidden_layers)
+    found: dict[str, mx.array] = {}
+    for module in sorted(name.removesuffix(".lora_a") for name in adapter if name.endswith(".lora_a")):
+        a, b = adapter[f"{module}.lora_a"], adapter[f"{module}.lora_b"]
+        if a.ndim == 2:  # noqa: PLR2004 - a stack of experts already lies as llama.cpp has it
+            a, b = a.T, b.T
+        ((hf_name, arranged),) = family.layout(f"{module}.weight", a if _moves_columns(module) else b, args)
+        name = names.get_name(hf_name, try_suffixes=(".weight",))
+        if name is None:
+            raise refused("The student has weights that its family does not have in llama.cpp.")
+        found[f"{name}.lora_a"], found[f"{name}.lora_b"] = (arranged, b) if _moves_columns(module) else (a, arranged)
+    return found
+
+
+def _moves_columns(module: str) -> bool:
+    return module.endswith(".linear_attn.out_proj")
+
+
 def _rope_of(model: Any) -> nn.Module:
     """The rotation that the keys describe: in a model that mixes several, the one of its global layers."""
     ropes = [layer.self_attn.rope for layer in model.layers if "self_attn" in layer and "rope" in layer.self_attn]

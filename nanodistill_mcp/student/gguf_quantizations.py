@@ -32,6 +32,13 @@ QUANTIZATIONS: dict[str, Quantization] = {
 DEFAULT_QUANTIZATION = "Q4_K_M"
 
 
+def larger_than(name: str) -> str:
+    """The quantization with the next more bits; empty when there is none."""
+    bits = QUANTIZATIONS[name].bits_per_weight
+    larger = [quantization for quantization in QUANTIZATIONS.values() if quantization.bits_per_weight > bits]
+    return min(larger, key=lambda quantization: quantization.bits_per_weight).name if larger else ""
+
+
 def quantization_named(name: str) -> Quantization:
     """Look a quantization up, without regard to case.
 

@@ -30,6 +30,10 @@ _FORCED = 1e6
 _PROBE = ("Xylophone systems first.", "Which colour?")
 
 
+class LlamaCppMissingError(ExportError):
+    """llama.cpp cannot be used on this machine at all."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """A greedy completion."""
@@ -52,13 +56,14 @@ class LlamaCpp:
             context_tokens: Room for the longest prompt and its answer.
 
         Raises:
-            ExportError: llama.cpp is not installed, or does not load the file.
+            LlamaCppMissingError: llama.cpp is not installed, or its library does not load.
+            ExportError: It does not load the file.
         """
         os.environ["GGML_NO_BACKTRACE"] = "1"  # an abort would start a debugger and hang for minutes
         try:
             xllamacpp: Any = importlib.import_module("xllamacpp")
         except ImportError as error:
-            raise ExportError(
+            raise LlamaCppMissingError(
                 "llama.cpp is not usable here, so the GGUF file was written but not checked.",
                 next_step="Install xllamacpp (on Linux it needs libgomp1) and call export_gguf again.",
             ) from error

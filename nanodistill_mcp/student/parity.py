@@ -1,4 +1,7 @@
-"""Hold a GGUF file against the fused model it was written from: token ids, prompts, next-token distributions."""
+"""Hold a GGUF file against the fused model it was written from, and that against what was trained.
+
+Compared are token ids, prompts and next-token distributions.
+"""
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportUnknownParameterType=false, reportUnknownLambdaType=false, reportMissingTypeStubs=false
 
@@ -6,6 +9,7 @@ import os
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import cast
 
 import jinja2
@@ -14,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from mlx import nn
 from mlx.utils import tree_flatten, tree_map
+from mlx_lm.utils import load_adapters, load_model
 
 from nanodistill_mcp.student.chat import ChatForm
 from nanodistill_mcp.student.llama_cpp import LlamaCpp
@@ -132,39 +137,94 @@ class LogitParity:
     """KL(fused ‖ GGUF) in nats, all but GGUF's likeliest 4096 tokens counted as one: never more than the whole KL."""
 
 
+@dataclass(frozen=True)
+class FusingParity:
+    """What fusing did to the student, beside what training had done to its base."""
+
+    mean_kl: float
+    """KL(adapter ‖ fused) in nats."""
+    top1_agreement: float
+    trained_kl: float
+    """KL(adapter ‖ base) in nats: what there was to lose."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A conversation with the first tokens of its answer, and the positions after which distributions are compared."""
+
+    ids: list[int]
+    positions: list[int]
+
+
 class Reference:
-    """The fused model as the judge, in float32 where memory allows, so that its own rounding is not held against it."""
+    """A model as the judge, in float32 where memory allows, so that its own rounding is not held against the other."""
 
     def __init__(self, model: nn.Module) -> None:
-        """Take a loaded fused model over."""
+        """Take a loaded model over."""
         weights = cast("list[tuple[str, mx.array]]", tree_flatten(model.parameters()))
         parameters = sum(int(weight.size) for _, weight in weights)
         memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         if parameters * 4 < memory_bytes * _MEMORY_SHARE:
-            model.update(tree_map(lambda weight: weight.astype(mx.float32), model.parameters()))
+            model.update(tree_map(_in_float32, model.parameters()))
+        model.eval()
         self._model = model
 
-    def log_probabilities(self, ids: list[int], positions: list[int]) -> npt.NDArray[np.float32]:
+    def log_probabilities(self, case: Case) -> npt.NDArray[np.float32]:
         """Distributions over the token after each position: (positions, vocabulary)."""
-        logits = self._model(mx.array(ids)[None])[0, mx.array(positions)].astype(mx.float32)
+        logits = self._model(mx.array(case.ids)[None])[0, mx.array(case.positions)].astype(mx.float32)
         return np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
 
 
-def compare_logits(llama: LlamaCpp, reference: Reference, prompts: list[list[int]]) -> LogitParity:
-    """Compare distributions within each prompt, at its end, and along the first tokens of llama.cpp's own answer."""
+def _in_float32(weight: mx.array) -> mx.array:
+    return weight.astype(mx.float32) if mx.issubdtype(weight.dtype, mx.floating) else weight
+
+
+def answered(llama: LlamaCpp, prompts: list[list[int]]) -> list[Case]:
+    """Prompts with the first tokens of llama.cpp's own answers; compared within each, at its end and along the answer."""
+    cases: list[Case] = []
+    for prompt in prompts:
+        ids = [*prompt, *llama.complete(prompt, ANSWER_TOKENS_COMPARED).tokens]
+        cases.append(Case(ids, sorted({len(prompt) // 2, *range(len(prompt) - 1, len(ids))})))
+    return cases
+
+
+def compare_logits(llama: LlamaCpp, reference: Reference, cases: list[Case]) -> LogitParity:
+    """Compare a GGUF file's distributions with those of the fused model."""
     divergences: list[float] = []
     agreements: list[bool] = []
-    for prompt in prompts:
-        answer = llama.complete(prompt, ANSWER_TOKENS_COMPARED).tokens
-        ids = [*prompt, *answer]
-        positions = sorted({len(prompt) // 2, *range(len(prompt) - 1, len(ids))})
-        for position, ours in zip(positions, reference.log_probabilities(ids, positions), strict=True):
-            tokens, theirs = llama.likeliest(ids[: position + 1], _TOKENS_COMPARED)
+    for case in cases:
+        for position, ours in zip(case.positions, reference.log_probabilities(case), strict=True):
+            tokens, theirs = llama.likeliest(case.ids[: position + 1], _TOKENS_COMPARED)
             divergences.append(_divergence(ours[tokens].astype(np.float64), theirs))
             agreements.append(bool(ours.max() - ours[tokens[0]] < _TIE_NATS))
     if not divergences:
         return LogitParity(0, None, None)
     return LogitParity(len(divergences), float(np.mean(agreements)), max(0.0, float(np.mean(divergences))))
+
+
+def distributions(reference: Reference, cases: list[Case]) -> npt.NDArray[np.float32]:
+    """A model's distributions at every position of the cases, one below the other."""
+    return np.concatenate([reference.log_probabilities(case) for case in cases])
+
+
+def compare_fusing(fused: npt.NDArray[np.float32], student: Path, adapter_dir: Path, cases: list[Case]) -> FusingParity:
+    """Hold the fused model's distributions against those of the student with its adapter, and of the base alone.
+
+    Only one of the two is in memory at a time.
+    """
+    adapted = distributions(Reference(load_adapters(load_model(student, lazy=True)[0], str(adapter_dir))), cases)
+    base = distributions(Reference(load_model(student, lazy=True)[0]), cases)
+    choices = fused.argmax(axis=-1)[:, None]
+    lead = adapted.max(axis=-1) - np.take_along_axis(adapted, choices, axis=-1)[:, 0]
+    return FusingParity(
+        mean_kl=_whole_divergence(adapted, fused),
+        top1_agreement=float((lead < _TIE_NATS).mean()),
+        trained_kl=_whole_divergence(adapted, base),
+    )
+
+
+def _whole_divergence(of: npt.NDArray[np.float32], against: npt.NDArray[np.float32]) -> float:
+    return max(0.0, float(np.mean(np.sum(np.exp(of) * (of - against), axis=-1))))
 
 
 def _divergence(ours: npt.NDArray[np.float64], theirs: npt.NDArray[np.float64]) -> float:

@@ -170,8 +170,28 @@ class ExportResult(_Record):
     elapsed_s: float
 
 
+class FormsRequest(_Record):
+    """Write a fused student and its adapter in further forms, each in a folder below ``out_dir``."""
+
+    kind: Literal["forms"] = "forms"
+    base_name: str = Field(description="The base as others know it; named in the files, not read.")
+    adapter_dir: Path
+    fused_dir: Path
+    out_dir: Path
+    forms: list[str]
+    metrics_path: Path
+    result_path: Path
+
+
+class FormsResult(_Record):
+    """Where each form lies, and why others could not be written."""
+
+    written: dict[str, str]
+    left_out: dict[str, str]
+
+
 class VerifyRequest(_Record):
-    """Load a GGUF file in llama.cpp, hold it against the fused model, and answer prompts with it.
+    """Load a GGUF file in llama.cpp, hold it against the fused model and the adapter, and answer prompts with it.
 
     Runs in a process of its own: a bad file can abort llama.cpp.
     """
@@ -179,6 +199,8 @@ class VerifyRequest(_Record):
     kind: Literal["verify"] = "verify"
     gguf_path: Path
     fused_dir: Path
+    student: str = Field(default="", description="The base; with the adapter it is what was trained.")
+    adapter_dir: Path | None = Field(default=None, description="None: the fused model itself is all there is.")
     prompts_path: Path
     output_path: Path
     metrics_path: Path
@@ -190,7 +212,7 @@ class VerifyRequest(_Record):
 class VerifyResult(_Record):
     """The parity of a GGUF file with the fused model it was written from."""
 
-    loads: bool
+    loads: bool = Field(description="False only when llama.cpp is not usable here; a file it refuses is an error.")
     runtime: str
     strings_checked: int
     strings_equal: int
@@ -198,6 +220,9 @@ class VerifyResult(_Record):
     positions_compared: int
     top1_agreement: float | None
     mean_kl: float | None = Field(description="KL(fused ‖ GGUF) in nats, mean over the compared positions.")
+    fused_kl: float | None = Field(default=None, description="KL(adapter ‖ fused) in nats: what fusing changed.")
+    fused_top1_agreement: float | None = None
+    trained_kl: float | None = Field(default=None, description="KL(adapter ‖ base) in nats: what training changed.")
     layout_proven_by: str = Field(
         default="",
         description="The quantization whose distributions matched the fused model within rounding: the file's own, or "
@@ -235,4 +260,6 @@ class Failed(_Record):
     next_step: str
 
 
-StudentRequest = InspectRequest | TrainRequest | GenerateRequest | ExportRequest | VerifyRequest | AskGgufRequest
+StudentRequest = (
+    InspectRequest | TrainRequest | GenerateRequest | ExportRequest | FormsRequest | VerifyRequest | AskGgufRequest
+)

@@ -10,7 +10,7 @@ first, by the file itself when it is close, else by a temporary F16 file, and wh
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,20 @@ from nanodistill_mcp.student.chat import ChatForm
 from nanodistill_mcp.student.gguf import write_gguf
 from nanodistill_mcp.student.gguf_header import GgufFacts, read_facts
 from nanodistill_mcp.student.gguf_quantizations import QUANTIZATIONS, Quantization
-from nanodistill_mcp.student.llama_cpp import LlamaCpp
+from nanodistill_mcp.student.llama_cpp import LlamaCpp, LlamaCppMissingError
+from nanodistill_mcp.student.models import resolve
 from nanodistill_mcp.student.parity import (
     ANSWER_TOKENS_COMPARED,
+    Case,
+    FusingParity,
     LogitParity,
     Reference,
     TextParity,
+    answered,
+    compare_fusing,
     compare_logits,
     compare_texts,
+    distributions,
 )
 from nanodistill_mcp.student.requests import AskGgufRequest, Done, Generated, Message, VerifyRequest, VerifyResult
 
@@ -45,6 +51,13 @@ _ABSURD_KL = {"BF16": 0.3, "Q8_0": 0.3}
 _ABSURD_KL_IN_FEWER_BITS = 2.0
 _ABSURD_TOP1 = 0.2
 
+_FUSING_KL = 0.02
+"""Rounding merged weights to bfloat16 gave at most 0.001 where it was measured."""
+
+_FUSING_SHARE = 0.25
+"""Of what training changed; an adapter that vanishes in fusing gives 1."""
+
+_FUSING_NOISE = 1e-3
 _TEXTS_FROM_PROMPTS = 20
 _UNEQUAL_TOLERATED = 2
 """Of the unusual texts; not one of the run's own prompts."""
@@ -59,9 +72,10 @@ _GREETING: list[Message] = [{"role": "user", "content": "Hello"}]
 
 
 def verify(request: VerifyRequest) -> VerifyResult:
-    """Check a GGUF file against the fused model, then answer every prompt with it.
+    """Check a GGUF file against the fused model, that against the adapter, then answer every prompt with the file.
 
-    Answers go to ``output_path`` as variant "gguf"; prompts that have a row there are not asked again.
+    Answers go to ``output_path`` as variant "gguf"; prompts that have a row there are not asked again. Where llama.cpp is
+    not usable nothing is checked, and the result says so.
 
     Raises:
         ExportError: The file does not load, gives other token ids, or answers otherwise than rounding explains.
@@ -69,12 +83,20 @@ def verify(request: VerifyRequest) -> VerifyResult:
     facts = read_facts(request.gguf_path)
     rows = list(read_lines(request.prompts_path))
     prompts: list[list[Message]] = [row["messages"] for row in rows]
-    warnings: list[str] = []
     context_tokens = _context_tokens([*prompts, _GREETING], request.max_tokens, facts)
-    with LlamaCpp(request.gguf_path, context_tokens=context_tokens) as llama:
+    try:
+        llama = LlamaCpp(request.gguf_path, context_tokens=context_tokens)
+    except LlamaCppMissingError as error:
+        return _unchecked(f"{error.what} {error.next_step}")
+    warnings: list[str] = []
+    with llama:
+        _tell(request, "loaded")
         texts = compare_texts(llama, ChatForm(load_tokenizer(request.fused_dir)), prompts[:_TEXTS_FROM_PROMPTS])
         _judge_texts(texts, warnings)
-        logits, proven_by = _check_logits(request, llama, prompts, facts, context_tokens, warnings)
+        _tell(request, "texts compared")
+        prompt_ids = [llama.prompt_ids(messages) for messages in prompts[: request.parity_prompts]]
+        cases = answered(llama, [ids for ids in prompt_ids if len(ids) + ANSWER_TOKENS_COMPARED <= context_tokens])
+        logits, proven_by, fusing = _check_logits(request, llama, cases, facts, context_tokens, warnings)
         _answer(llama, rows, request, variant="gguf", context_tokens=context_tokens)
         stops = _stops(llama, request)
         runtime = llama.runtime
@@ -89,10 +111,33 @@ def verify(request: VerifyRequest) -> VerifyResult:
         positions_compared=logits.positions,
         top1_agreement=logits.top1_agreement,
         mean_kl=logits.mean_kl,
+        fused_kl=fusing.mean_kl if fusing else None,
+        fused_top1_agreement=fusing.top1_agreement if fusing else None,
+        trained_kl=fusing.trained_kl if fusing else None,
         layout_proven_by=proven_by,
         stops_by_itself=stops,
         warnings=warnings,
     )
+
+
+def _unchecked(why: str) -> VerifyResult:
+    return VerifyResult(
+        loads=False,
+        runtime="",
+        strings_checked=0,
+        strings_equal=0,
+        prompt_ids_equal=False,
+        positions_compared=0,
+        top1_agreement=None,
+        mean_kl=None,
+        stops_by_itself=False,
+        warnings=[why],
+    )
+
+
+def _tell(request: VerifyRequest, step: str) -> None:
+    """Show that the check goes on: whoever waits ends a process that says nothing for long."""
+    append_line(request.metrics_path, {"event": "check", "step": step})
 
 
 def ask(request: AskGgufRequest) -> Done:
@@ -144,26 +189,44 @@ def _judge_texts(texts: TextParity, warnings: list[str]) -> None:
 def _check_logits(
     request: VerifyRequest,
     llama: LlamaCpp,
-    prompts: list[list[Message]],
+    cases: list[Case],
     facts: GgufFacts,
     context_tokens: int,
     warnings: list[str],
-) -> tuple[LogitParity, str]:
-    """Compare distributions and apply the gates; the fused model is in memory only meanwhile."""
+) -> tuple[LogitParity, str, FusingParity | None]:
+    """Compare distributions and apply the gates; one MLX model at a time is in memory, and only meanwhile."""
     quantization = _quantization_of(facts)
-    prompt_ids = [llama.prompt_ids(messages) for messages in prompts[: request.parity_prompts]]
-    prompt_ids = [ids for ids in prompt_ids if len(ids) + ANSWER_TOKENS_COMPARED <= context_tokens]
     reference = Reference(load_model(request.fused_dir, lazy=True)[0])
-
-    def compare(runtime: LlamaCpp) -> LogitParity:
-        return compare_logits(runtime, reference, prompt_ids)
-
-    logits = compare(llama)
+    logits = compare_logits(llama, reference, cases)
+    _tell(request, "distributions compared")
     proven_by = _prove(logits, quantization)
     if logits.positions and not proven_by:
-        proven_by = _prove_by_twin(request, compare, context_tokens, warnings)
+        proven_by = _prove_by_twin(request, reference, cases, context_tokens, warnings)
     _judge_damage(logits, quantization, warnings)
-    return logits, proven_by
+    fusing: FusingParity | None = None
+    if cases and request.adapter_dir is not None:
+        fused = distributions(reference, cases)
+        del reference
+        fusing = compare_fusing(fused, resolve(request.student), request.adapter_dir, cases)
+        _judge_fusing(fusing, warnings)
+        _tell(request, "adapter compared")
+    return logits, proven_by, fusing
+
+
+def _judge_fusing(fusing: FusingParity, warnings: list[str]) -> None:
+    lost = fusing.mean_kl / fusing.trained_kl if fusing.trained_kl > 0 else 0.0
+    differs, vanishes = fusing.mean_kl > _FUSING_KL, lost > _FUSING_SHARE and fusing.mean_kl > _FUSING_NOISE
+    if differs and vanishes:
+        raise ExportError(
+            f"The fused model is not what was trained: it differs from the adapter by {fusing.mean_kl:.3f} nats, where "
+            f"training had changed the base by {fusing.trained_kl:.3f}.",
+            next_step="Use the adapter in model/adapters with mlx_lm, and report the student's family.",
+        )
+    if differs or vanishes:
+        warnings.append(
+            f"Fusing changes the student noticeably (KL {fusing.mean_kl:.3f} nats; training changed it by "
+            f"{fusing.trained_kl:.3f}): its weights are rounded to the base's precision."
+        )
 
 
 def _prove(logits: LogitParity, quantization: Quantization) -> str:
@@ -181,10 +244,7 @@ def _prove(logits: LogitParity, quantization: Quantization) -> str:
 
 
 def _prove_by_twin(
-    request: VerifyRequest,
-    compare: Callable[[LlamaCpp], LogitParity],
-    context_tokens: int,
-    warnings: list[str],
+    request: VerifyRequest, reference: Reference, cases: list[Case], context_tokens: int, warnings: list[str]
 ) -> str:
     """Write the same student in F16, fine enough to tell rounding from a wrong layout, and compare that."""
     directory = request.gguf_path.parent
@@ -197,7 +257,7 @@ def _prove_by_twin(
         path = Path(name) / "twin.gguf"
         write_gguf(request.fused_dir, path, _TWIN)
         with LlamaCpp(path, context_tokens=context_tokens) as twin:
-            return _prove(compare(twin), _TWIN)
+            return _prove(compare_logits(twin, reference, cases), _TWIN)
 
 
 def _judge_damage(logits: LogitParity, quantization: Quantization, warnings: list[str]) -> None:

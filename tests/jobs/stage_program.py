@@ -103,7 +103,12 @@ async def errand(job: Job) -> dict[str, Any]:
         request = Errand(
             does=does, result_path=job.paths.root / f"errand-{number}.json", metrics_path=job.paths.metrics
         )
-        told = await job.run_student(request, Told, on_metric=lambda line: job.progress(line["step"], 3, "training"))
+        told = await job.run_student(
+            request,
+            Told,
+            on_metric=lambda line: job.progress(line["step"], 3, "training"),
+            silent_s=job.arguments.get("silent_s"),
+        )
         texts.append(told.text)
     return {"texts": texts}
 

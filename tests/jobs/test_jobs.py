@@ -443,6 +443,16 @@ async def test_a_student_that_fails_says_how(home: Path, does: str, what: str) -
     assert (failed.outcome, failed.error_kind, failed.what) == ("failed", "training", what)
 
 
+async def test_a_student_that_hangs_is_ended_and_says_so(home: Path) -> None:
+    """A library that waits for ever would keep the run, and the machine, for ever; work that shows itself goes on."""
+    run = make_run(home)
+    job = await begin(run, "errand", does=["answer", "stop"], silent_s=0.5)
+    failed = await ended(run, job)
+    assert failed.outcome == "failed"
+    assert failed.what == "The student process (errand) gave no sign of life for 0.5 s and was ended."
+    await gone(await students_of(job))
+
+
 async def test_what_a_student_leaves_running_is_ended_before_the_next_one_starts(home: Path) -> None:
     """It holds the trainer lock for a moment longer than its parent: not a reason to fail the job."""
     run = make_run(home)

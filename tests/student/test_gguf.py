@@ -26,8 +26,9 @@ from tests.tiny_student import make_tiny
 
 
 def _export_and_verify(root: Path, student: Path, quantization: str, kind: str = "lora") -> VerifyResult:
-    export(export_request(root, student, random_adapter(student, root / "model" / "adapters", kind), quantization))
-    return verify(verify_request(root))
+    adapter = random_adapter(student, root / "model" / "adapters", kind)
+    export(export_request(root, student, adapter, quantization))
+    return verify(verify_request(root, student=str(student), adapter_dir=adapter))
 
 
 def _write(root: Path, student: Path, quantization: str = "F16", **further: Any) -> None:
@@ -50,6 +51,11 @@ def test_a_student_of_every_family_answers_in_llama_cpp_as_it_does_in_mlx(tmp_pa
     assert result.mean_kl < 3e-4  # qwen3_5 comes to 1e-4, the others to 1e-5; with F32 weights all come to 1e-6
     assert result.positions_compared >= 12
     assert result.layout_proven_by == "F16"
+    assert result.fused_top1_agreement == 1.0
+    assert result.fused_kl is not None
+    assert result.trained_kl is not None
+    assert result.fused_kl < 1e-5
+    assert result.trained_kl > 100 * result.fused_kl
 
 
 @pytest.mark.slow
@@ -127,6 +133,8 @@ def test_a_student_trained_on_a_4_bit_base_is_exported_from_dequantized_weights(
 
     assert result.top1_agreement == 1.0
     assert result.layout_proven_by == "F16"
+    assert result.fused_kl is not None
+    assert result.fused_kl < 1e-5
 
 
 def test_the_numpy_quantizer_writes_a_file_llama_cpp_reads_rightly(tmp_path: Path) -> None:
@@ -167,7 +175,7 @@ def test_a_wrong_layout_is_told_from_the_rounding_of_four_bits(tmp_path: Path, m
     with pytest.raises(ExportError, match="the conversion is wrong"):
         verify(verify_request(tmp_path))
 
-    assert sorted(os.listdir(tmp_path)) == ["base", "model", "model.gguf", "prompts.jsonl"]
+    assert sorted(os.listdir(tmp_path)) == ["base", "metrics.jsonl", "model", "model.gguf", "prompts.jsonl"]
 
 
 @pytest.mark.parametrize(

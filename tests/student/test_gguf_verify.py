@@ -1,6 +1,7 @@
 """Verification and answers: everything that comes from llama.cpp itself, and files it must not be trusted with."""
 
 import json
+import sys
 from pathlib import Path
 
 import gguf
@@ -15,7 +16,7 @@ from nanodistill_mcp.student.requests import AskGgufRequest, ExportResult, Gener
 from nanodistill_mcp.student.verify import ask, verify
 from tests.student.bench import carry_out, conversation, training, write_jsonl
 from tests.student.gguf_bench import ask_request, export_request, verify_request
-from tests.student.gguf_students import make_family
+from tests.student.gguf_students import make_family, random_adapter
 
 
 @pytest.fixture
@@ -137,6 +138,27 @@ def test_a_tokenizer_that_differs_is_found_before_any_logit_is_compared(exported
 
     with pytest.raises(ExportError, match="become other tokens"):
         verify(verify_request(exported, fused_dir=other))
+
+
+def test_an_adapter_that_vanished_in_fusing_is_found(exported: Path, student: Path, tmp_path: Path) -> None:
+    """File and fused model agree to the last digit, and both are the untrained base: only the adapter can tell."""
+    adapter = random_adapter(student, tmp_path / "adapter")
+
+    with pytest.raises(ExportError, match="The fused model is not what was trained"):
+        verify(verify_request(exported, student=str(student), adapter_dir=adapter))
+
+
+def test_where_llama_cpp_cannot_be_used_the_file_is_called_unchecked(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine without its libraries the file is as good as anywhere, but nobody has looked."""
+    monkeypatch.setitem(sys.modules, "xllamacpp", None)
+
+    result = verify(verify_request(exported))
+
+    assert not result.loads
+    assert result.layout_proven_by == ""
+    assert "not checked. Install xllamacpp" in result.warnings[0]
 
 
 @pytest.mark.parametrize("keep", [0, 3, 100, 20_000])
