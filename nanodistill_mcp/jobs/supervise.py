@@ -226,7 +226,7 @@ class Job:
                 case "pause" if self._resumed.is_set():
                     self._resumed = anyio.Event()
                     self.event("paused")
-                case "run" if not self._resumed.is_set():
+                case "run" | "stop" if not self._resumed.is_set():
                     self._resumed.set()
                     self.event("resumed")
                 case _:

@@ -338,9 +338,9 @@ class Heartbeat(_Record):
 
 
 class Control(_Record):
-    """``control.json``: what is wanted of the job. Cancel is sticky."""
+    """``control.json``: what is wanted of the job. Cancel is sticky. Stop ends a training early and keeps what it learnt."""
 
-    want: Literal["run", "pause", "cancel"]
+    want: Literal["run", "pause", "stop", "cancel"]
 
 
 class Exit(_Record):

@@ -111,7 +111,7 @@ def _waits_for_caller(found: StageStatus) -> bool:
 
 async def wait_for_effect(run: Run, job: JobPaths, action: str) -> StageStatus:
     """Wait a few seconds until a job did what was asked of it."""
-    wanted = {"pause": (State.PAUSED,), "resume": (State.RUNNING, State.QUEUED), "cancel": ()}[action]
+    wanted = {"pause": (State.PAUSED,), "resume": (State.RUNNING, State.QUEUED), "stop": (), "cancel": ()}[action]
     with anyio.move_on_after(_EFFECT_S):
         while True:
             found = states.stage_status(run, job.stage)  # pyright: ignore[reportArgumentType]

@@ -449,10 +449,13 @@ async def compare_models(
 
 async def control_job(
     run_id: RunId,
-    action: Annotated[Literal["pause", "resume", "cancel"], Field(description="What the running job is to do.")],
+    action: Annotated[
+        Literal["pause", "resume", "stop", "cancel"],
+        Field(description="What the running job is to do; stop ends a training now and keeps what it learnt."),
+    ],
     ctx: Ctx,
 ) -> ControlReply:
-    """Pause, resume or cancel the run's job. What it has finished is kept, and calling its stage again continues it.
+    """Pause, resume, stop or cancel the run's job. What it has finished is kept, and calling its stage again continues it.
 
     Takes effect within seconds, between two paid calls or two training steps.
     """
@@ -461,8 +464,12 @@ async def control_job(
     job = active_job(run)
     if job is None:
         raise RunStateError(f"Run {run_id!r} has no running job.", next_step=f"Call get_status(run_id={run_id!r}).")
-    want: dict[str, Literal["pause", "run", "cancel"]] = {"pause": "pause", "resume": "run", "cancel": "cancel"}
-    steer(job, Control(want=want[action]))
+    if action == "stop" and job.stage != "train":
+        raise UserInputError(
+            f"Only a training can be stopped and kept; {job.stage} is running.",
+            next_step="Accepted here: pause, resume, cancel. What a cancelled stage has finished is kept too.",
+        )
+    steer(job, Control(want="run" if action == "resume" else action))
     found = await stages.wait_for_effect(run, job, action)
     return ControlReply(
         run_id=run_id,

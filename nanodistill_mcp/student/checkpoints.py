@@ -9,7 +9,7 @@ with the hash, the size and the progress), written last and deleted first: witho
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,8 +76,13 @@ def save(
 
 def newest_verified(directory: Path) -> Checkpoint | None:
     """The newest checkpoint that is undamaged; None when there is none."""
+    return next(every_verified(directory), None)
+
+
+def every_verified(directory: Path) -> Iterator[Checkpoint]:
+    """The undamaged checkpoints, newest first."""
     found = (verified(directory, iteration) for iteration in _iterations(directory))
-    return next((checkpoint for checkpoint in found if checkpoint is not None), None)
+    return (checkpoint for checkpoint in found if checkpoint is not None)
 
 
 def verified(directory: Path, iteration: int) -> Checkpoint | None:

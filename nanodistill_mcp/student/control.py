@@ -10,7 +10,7 @@ from typing import Literal
 
 from nanodistill_mcp.runs.files import read_json
 
-Want = Literal["run", "pause", "cancel"]
+Want = Literal["run", "pause", "stop", "cancel"]
 
 _POLL_S = 0.1
 
@@ -30,7 +30,7 @@ class Control:
         if self._path is None or (value := read_json(self._path)) is None:
             return "run"
         want = value.get("want")
-        return want if want in ("pause", "cancel") else "run"
+        return want if want in ("pause", "stop", "cancel") else "run"
 
     def wait_while_paused(self) -> float:
         """Return once "pause" is no longer wanted; answers with the seconds that took."""

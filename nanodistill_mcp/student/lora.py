@@ -24,7 +24,7 @@ from nanodistill_mcp.student.dataset import Layout, Rows, as_batch, read_rows, r
 from nanodistill_mcp.student.folder import StudentFolder
 from nanodistill_mcp.student.packing import packing_of
 from nanodistill_mcp.student.requests import Recipe, TrainRequest, TrainResult
-from nanodistill_mcp.student.session import Ending, Loss, Session, Stopped
+from nanodistill_mcp.student.session import Loss, Session, Stopped
 
 VALIDATION_ROWS_AT_MOST = 256
 """Rows of the validation set that are measured, evenly spaced: more would cost time and tell nothing more."""
@@ -75,11 +75,12 @@ def train_here(request: TrainRequest, student_path: Path, control: Control) -> T
         control=control,
         fingerprint=_fingerprint(request, student_path, recipe),
     )
-    ending = _run(session, recipe, model, optimizer, training.rows, loss, layout)
+    ended = _run(session, recipe, model, optimizer, training.rows, loss, layout)
     progress = session.progress
     best = progress.best_iteration or progress.iteration
     return TrainResult(
-        stopped=ending,
+        stopped=ended.ending,
+        why=ended.why,
         student_path=student_path,
         iterations=progress.iteration,
         best_iteration=best,
@@ -93,7 +94,7 @@ def train_here(request: TrainRequest, student_path: Path, control: Control) -> T
         rows_trained=len(training.rows),
         rows_dropped=training.dropped,
         resumed_from=session.resumed_from,
-        adapter_sha256="" if ending == "cancelled" else _write_best(request, recipe, best),
+        adapter_sha256="" if ended.ending == "cancelled" else _write_best(request, recipe, best),
     )
 
 
@@ -123,8 +124,8 @@ def _run(
     rows: list[Row],
     loss: Loss,
     layout: Layout,
-) -> Ending:
-    """Let the trainer run until the session stops it."""
+) -> Stopped:
+    """Let the trainer run until the session stops it, and say how it did."""
     arguments = trainer.TrainingArgs(
         batch_size=recipe.batch_size,
         iters=recipe.iters - session.resumed_from,
@@ -150,7 +151,7 @@ def _run(
                 training_callback=session,
             )
     except Stopped as stopped:
-        return stopped.ending
+        return stopped
     raise AssertionError("the trainer returned although the session stops it at the last iteration")
 
 

@@ -93,7 +93,8 @@ class TrainRequest(_Record):
 class TrainResult(_Record):
     """How training ended. ``best_iteration`` is the checkpoint the adapter was taken from."""
 
-    stopped: Literal["finished", "early", "cancelled"]
+    stopped: Literal["finished", "early", "stopped", "diverged", "cancelled"]
+    why: str = Field(default="", description="What went wrong, when it diverged.")
     student_path: Path | None = Field(default=None, description="The folder the student was loaded from.")
     iterations: int
     best_iteration: int

@@ -4,10 +4,10 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, NoReturn, cast
 
 import mlx.core as mx
 import numpy as np
@@ -25,9 +25,13 @@ from nanodistill_mcp.student.control import Control
 from nanodistill_mcp.student.dataset import Layout, validation_batches
 from nanodistill_mcp.student.requests import Recipe
 
-Ending = Literal["finished", "early", "cancelled"]
+Ending = Literal["finished", "early", "stopped", "diverged", "cancelled"]
 
 _LOSSES_KEPT = 10
+
+_DIVERGED_ABOVE, _DIVERGED_BY = 1.5, 2.0
+"""Training is taken to run away when the mean of the latest losses is above 1.5 times the first one, and 2 nats more: the
+untouched student was better, with room for a first batch that was an easy one."""
 
 Loss = Callable[..., tuple[mx.array, mx.array]]
 """Of a model and a batch: the mean loss of the targets that count, and their number."""
@@ -36,9 +40,10 @@ Loss = Callable[..., tuple[mx.array, mx.array]]
 class Stopped(Exception):  # noqa: N818 - not an error: raising is the only way out of the trainer's loop
     """Training ends here."""
 
-    def __init__(self, ending: Ending) -> None:
+    def __init__(self, ending: Ending, why: str = "") -> None:
         super().__init__(ending)
         self.ending: Ending = ending
+        self.why = why
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,7 @@ class Session(TrainingCallback):
         before = self.progress
         # Out of memory, Metal can hand back zeros instead of failing; a first loss of exactly zero is that.
         if not math.isfinite(loss) or (loss == 0.0 and before.iteration == 0):
-            raise _not_a_number(before.iteration + 1)
+            self._diverged(before.iteration + 1, "stopped being a usable number")
         self.progress = replace(
             before,
             iteration=self.resumed_from + train_info["iteration"],
@@ -142,17 +147,38 @@ class Session(TrainingCallback):
             trained_tokens=self.progress.trained_tokens,
             peak_memory_gb=round(self.progress.peak_memory_gb, 3),
         )
+        self._watch()
         if self.progress.iteration % self._recipe.grad_accumulation_steps == 0:
             self._at_update = self.progress, np.array(_random_key())
             self._after_update()
         self._obey()
+
+    def _watch(self) -> None:
+        """End a training whose loss runs away, while the checkpoints from before are still good."""
+        latest, first = self.progress.last_losses, self.progress.first_loss
+        if len(latest) == _LOSSES_KEPT and first is not None and _mean(latest) > _DIVERGED_ABOVE * first + _DIVERGED_BY:
+            self._diverged(self.progress.iteration, f"ran away, from {first:.2f} to {_mean(latest):.2f},")
+
+    def _diverged(self, iteration: int, what: str) -> NoReturn:
+        """End the training: with the best checkpoint, or without a validation the one at whose time the loss was least."""
+        found = {each.iteration: _mean(each.state["progress"]["last_losses"]) for each in self._kept()}
+        if not found:
+            raise _not_usable(iteration, what)
+        kept = self.progress.best_iteration or min(found, key=lambda each: found[each])
+        self.progress = replace(self.progress, iteration=max(found), best_iteration=kept)
+        raise Stopped(
+            "diverged", f"The loss {what} at iteration {iteration}; what was learnt until iteration {kept} is kept."
+        )
+
+    def _kept(self) -> Iterator[checkpoints.Checkpoint]:
+        return checkpoints.every_verified(self._checkpoints_dir)
 
     @property
     def final_loss(self) -> float | None:
         """Mean training loss of the last iterations: up to ten, and at most a fifth of all."""
         count = max(1, min(_LOSSES_KEPT, self.progress.iteration // 5))
         latest = self.progress.last_losses[-count:]
-        return sum(latest) / len(latest) if latest else None
+        return _mean(latest) if latest else None
 
     def _after_update(self) -> None:
         iteration, recipe = self.progress.iteration, self._recipe
@@ -190,7 +216,7 @@ class Session(TrainingCallback):
         self._model.train()
         iteration, best = self.progress.iteration, self.progress.best_valid_loss
         if not math.isfinite(loss):
-            raise _not_a_number(iteration)
+            self._diverged(iteration, "stopped being a usable number")
         gained = iteration > 0 and (best is None or loss < best)
         without_gain = 0 if gained or iteration == 0 else self.progress.evaluations_without_gain + 1
         self.progress = replace(self.progress, evaluated_at=iteration, evaluations_without_gain=without_gain)
@@ -207,7 +233,7 @@ class Session(TrainingCallback):
             return
         weights = trained(self._model)
         if not bool(mx.all(mx.stack([mx.isfinite(weight).all() for weight in weights.values()]))):
-            raise _not_a_number(progress.iteration)
+            self._diverged(progress.iteration, "stopped being a usable number")
         tensors = {f"weights.{name}": weight for name, weight in weights.items()}
         optimizer_state = cast("list[tuple[str, mx.array]]", tree_flatten(self._optimizer.state))
         tensors |= {f"optimizer.{name}": value for name, value in optimizer_state}
@@ -247,25 +273,32 @@ class Session(TrainingCallback):
         if want == "run":
             return
         self._checkpoint()
+        if want == "stop" and self._at_update[0].iteration:
+            self.progress = self._at_update[0]
+            raise Stopped("stopped")
         if want == "pause":
             mx.clear_cache()
             self._event("paused")
             self._clock += self._control.wait_while_paused()
-            if self._control.want == "run":
-                self._event("resumed")
-                return
+            self._event("resumed")
+            self._obey()
+            return
         raise Stopped("cancelled")
 
     def _event(self, event: str, **fields: Any) -> None:
         append_line(self._metrics_path, {"event": event, "iteration": self.progress.iteration, **fields})
 
 
+def _mean(losses: Sequence[float]) -> float:
+    return sum(losses) / len(losses)
+
+
 def _random_key() -> mx.array:
     return cast("list[mx.array]", mx.random.state)[0]
 
 
-def _not_a_number(iteration: int) -> TrainingError:
+def _not_usable(iteration: int, what: str) -> TrainingError:
     return TrainingError(
-        f"The loss stopped being a usable number at iteration {iteration}; the last good checkpoint is kept.",
+        f"The loss {what} at iteration {iteration}, before anything was learnt.",
         next_step="Call train with restart=true and a lower options.learning_rate (a tenth of it) or a longer warmup_ratio.",
     )

@@ -2,18 +2,23 @@
 
 import json
 import os
+import random
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nanodistill_mcp.runs.files import write_json
+from nanodistill_mcp.demo import task
+from nanodistill_mcp.demo.student import student_path
+from nanodistill_mcp.pipeline.dataset import prompt_messages
+from nanodistill_mcp.runs.files import read_json, write_json
 from nanodistill_mcp.student import checkpoints
 from nanodistill_mcp.student.lora import train
 from nanodistill_mcp.student.requests import InspectRequest, StudentFacts, TrainResult
-from tests.student.bench import carry_out, events, start, training, wait_until
+from tests.student.bench import carry_out, events, start, training, wait_until, write_jsonl
 
 
 def test_training_lowers_the_loss_and_leaves_an_adapter_and_a_result(tmp_path: Path, student: Path) -> None:
@@ -63,6 +68,35 @@ def test_a_run_that_is_killed_twice_ends_as_if_it_had_not_been(tmp_path: Path, s
     assert result["trained_tokens"] == expected["trained_tokens"]
     losses = {event["iteration"]: event["train_loss"] for event in events(killed, "step")}
     assert losses == {event["iteration"]: event["train_loss"] for event in events(straight, "step")}
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments_change_nothing(
+    tmp_path: Path, student: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """The same at moments nobody chose, among them in the middle of a checkpoint; prints what was found."""
+    seed = int(os.environ.get("KILL_SEED", str(random.SystemRandom().randint(0, 10**6))))
+    rng = random.Random(seed)
+    changes: dict[str, Any] = {"iters": 600, "lora_dropout": 0.1, "steps_per_eval": 5, "steps_per_checkpoint": 1}
+    straight = training(tmp_path / "straight", student, **changes)
+    killed = training(tmp_path / "killed", student, **changes)
+    expected = carry_out(straight)[1]
+
+    for kill in range(20):
+        until = rng.uniform(0.85 * kill, kill + 1) * 0.04 * 600
+        with start(killed) as process:
+            wait_until(lambda until=until: any(e["iteration"] >= until for e in events(killed, "step")[-1:]), process)
+            process.send_signal(signal.SIGKILL)
+            assert process.wait(10) == -signal.SIGKILL
+    _, result = carry_out(killed)
+
+    same = [name for name in expected if result[name] == expected[name]]
+    told = f"20 kills (KILL_SEED={seed}): final loss {result['final_train_loss']}, uninterrupted {expected['final_train_loss']}"
+    print(told)
+    record_property("kills", told)
+    assert {"adapter_sha256", "final_train_loss", "best_iteration", "best_valid_loss", "trained_tokens"} <= set(same), (
+        told
+    )
 
 
 def test_pause_holds_training_until_it_is_told_to_go_on_and_cancel_ends_it(tmp_path: Path, student: Path) -> None:
@@ -153,3 +187,53 @@ def test_a_student_process_says_what_it_computes_with_and_compiles_nothing_witho
     assert StudentFacts.model_validate(result).parameters == 98_624
     assert "compiles=False" in log or "device=gpu" in log
     assert not (tmp_path / "mlx").exists()
+
+
+def test_stop_ends_training_early_and_keeps_what_it_learnt(tmp_path: Path, student: Path) -> None:
+    """Who has seen enough of the loss need not choose between waiting and losing it; also out of a pause."""
+    request = training(tmp_path, student, iters=100_000, grad_accumulation_steps=2, steps_per_eval=50_000)
+
+    with start(request) as process:
+        wait_until(lambda: len(events(request, "step")) > 3, process)
+        write_json(request.control_path, {"want": "pause"})
+        wait_until(lambda: bool(events(request, "paused")), process)
+        write_json(request.control_path, {"want": "stop"})
+        assert process.wait(30) == 0
+
+    result = TrainResult.model_validate(read_json(request.result_path))
+    assert result.stopped == "stopped"
+    assert 0 < result.best_iteration <= result.iterations < 1000
+    assert result.best_iteration % 2 == 0
+    assert sorted(os.listdir(request.adapter_dir)) == ["adapter_config.json", "adapters.safetensors"]
+
+
+def test_a_loss_that_runs_away_ends_training_with_what_was_good_before(tmp_path: Path) -> None:
+    """Hours of steps on a ruined student are wasted, and its last checkpoint is the worst of all."""
+    changes: dict[str, Any] = {
+        "iters": 120,
+        "learning_rate": 1.0,
+        "lora_scale": 40.0,
+        "warmup_updates": 60,
+        "max_seq_length": 512,
+    }
+    request = training(tmp_path, student_path(), valid=0, steps_per_checkpoint=2, **changes)
+    rng = random.Random(0)
+    write_jsonl(request.dataset_dir / "train.jsonl", [triage(rng) for _ in range(20)])
+
+    code, written = carry_out(request)
+
+    assert code == 0
+    result = TrainResult.model_validate(written)
+    losses = [event["train_loss"] for event in events(request, "step")]
+    assert (result.stopped, len(losses) < 120) == ("diverged", True)
+    assert "ran away" in result.why
+    assert f"until iteration {result.best_iteration} is kept" in result.why
+    assert (request.adapter_dir / "adapters.safetensors").exists()
+
+
+def triage(rng: random.Random) -> dict[str, Any]:
+    """A row of the task that the demo's student was pretrained for: its loss has room to rise."""
+    message = task.write_message(rng, rng.choice(task.QUEUES)).text
+    solution, queue = task.solve(message)
+    answer = {"role": "assistant", "content": f"<thinking>\n{solution}\n</thinking>\n{queue}"}
+    return {"messages": [*prompt_messages(task.INSTRUCTION, message), answer]}
