@@ -24,6 +24,7 @@ from pydantic import BaseModel
 from nanodistill_mcp.errors import NanodistillError, RunStateError, TrainingError
 from nanodistill_mcp.jobs import processes
 from nanodistill_mcp.jobs.locks import is_held, is_same_file, open_lock, try_lock
+from nanodistill_mcp.jobs.machine import Condition, Naps, condition
 from nanodistill_mcp.runs.files import append_line, read_json, write_json
 from nanodistill_mcp.runs.paths import JobPaths
 from nanodistill_mcp.runs.records import Control, Exit, Heartbeat, JobRequest, WorkerRecord
@@ -35,6 +36,8 @@ _BEAT_S = 0.5
 _CONTROL_S = 0.1
 _CHILD_POLL_S = 0.05
 _GRACE_S = 2.0
+_WATCH_S = 60.0
+_LONGEST_ID = 100
 
 Stage = Callable[["Job"], Awaitable[dict[str, Any]]]
 
@@ -102,8 +105,11 @@ class Job:
                 self.event("queued")
                 self._queued = True
                 while not try_lock(fd):
+                    self.note(f"waiting for the training of run {_holder(fd)}")
                     await anyio.sleep(_CONTROL_S)
                 self._queued = False
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, self.run.run_id.encode(), 0)
             yield
         finally:
             self._queued = False
@@ -210,6 +216,22 @@ class Job:
                 print(f"No heartbeat: {error.strerror}", file=sys.stderr)
             await anyio.sleep(_BEAT_S)
 
+    async def watch_machine(self) -> None:
+        """Tell what the machine does to the job: an hour's sleep is not a hang, and a battery ends it sooner."""
+        naps, before = Naps(), Condition()
+        next_look_s = 0.0
+        while True:
+            if slept_s := naps.last_s():
+                self.event("slept", seconds=round(slept_s))
+            if time.monotonic() >= next_look_s:
+                next_look_s = time.monotonic() + _WATCH_S
+                found = await anyio.to_thread.run_sync(condition, abandon_on_cancel=True)
+                if found.words != before.words:
+                    self.event("machine", told=found.words or "the machine is on mains power and cool again")
+                    self.note("", machine=found.words)
+                before = found
+            await anyio.sleep(_BEAT_S)
+
     def write_heartbeat(self) -> None:
         """Write how far the job is, now."""
         self._heartbeat = self._heartbeat.model_copy(update={"at": now(), "phase": self._phase})
@@ -279,6 +301,7 @@ async def carry_out(job: Job, stage: Stage) -> Exit | None:
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(job.beat)
+                tasks.start_soon(job.watch_machine)
                 tasks.start_soon(job.listen, scope)
                 tasks.start_soon(end_on_signal)
                 summary = await stage(job)
@@ -312,6 +335,11 @@ def keep_awake() -> None:
     """On a Mac, keep the machine from idle sleep for as long as this process lives."""
     if sys.platform == "darwin":
         subprocess.Popen(["/usr/bin/caffeinate", "-i", "-w", str(os.getpid())], stdin=subprocess.DEVNULL)
+
+
+def _holder(lock: int) -> str:
+    """The run whose job holds a machine-wide lock, as far as it said so."""
+    return os.pread(lock, _LONGEST_ID, 0).decode(errors="replace") or "another one"
 
 
 def rebuild_error(failed: dict[str, Any]) -> NanodistillError:

@@ -475,6 +475,7 @@ async def test_one_job_at_a_time_holds_the_machine_and_the_others_queue(home: Pa
     launch.steer(second, Control(want="run"))
     await until(lambda: beat(runs[1], second).phase == "queued")
     assert (beat(runs[1], second).done, beat(runs[2], third).done) == (0, 0)
+    assert beat(runs[1], second).message == "waiting for the training of run first"
     cancel(third)
     assert (await ended(runs[2], third)).outcome == "cancelled"
     go(first)
