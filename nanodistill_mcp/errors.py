@@ -70,6 +70,13 @@ class TrainingError(NanodistillError):
     kind = "training"
 
 
+class StudentDiedError(TrainingError):
+    """A student process ended without a result: killed, out of memory, or crashed in a library."""
+
+    exit_code: int = 0
+    """How it ended, as ``Popen.returncode`` says it; known only in the process that watched it."""
+
+
 class ExportError(NanodistillError):
     """The student could not be written in the asked form, or what was written answers differently."""
 

@@ -235,6 +235,16 @@ class Agent:
                     reply = await self.call(stage, run_id=run_id, wait_s=0, **arguments)
         return reply
 
+    async def plan_training(self, run_id: str, **options: Any) -> dict[str, Any]:
+        """train(dry_run=true), asked until the plan is there, as the replies say to."""
+        arguments = {"run_id": run_id, "dry_run": True, **({"options": options} if options else {})}
+        reply = await self.call("train", wait_s=20, **arguments)
+        with anyio.fail_after(WAIT_S):
+            while reply["state"] in ("queued", "running"):
+                assert (reply["next_step"]["tool"], reply["next_step"]["arguments"]) == ("train", arguments)
+                reply = await self.call("train", wait_s=20, **arguments)
+        return reply
+
     async def until(self, run_id: str, stage: str, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Wait until a stage's line in get_status satisfies a condition."""
         with anyio.fail_after(WAIT_S):

@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeVar
 import anyio
 from pydantic import BaseModel
 
-from nanodistill_mcp.errors import NanodistillError, RunStateError, TrainingError
+from nanodistill_mcp.errors import NanodistillError, RunStateError, StudentDiedError
 from nanodistill_mcp.jobs import processes
 from nanodistill_mcp.jobs.locks import is_held, is_same_file, open_lock, try_lock
 from nanodistill_mcp.jobs.machine import Condition, Naps, condition
@@ -132,11 +132,12 @@ class Job:
             answer: The result's type.
             on_metric: Called with each event line the process appends.
             silent_s: A process that appends no event line for so long counts as hung and is ended; None waits for ever.
-            died: Makes the error for a process that ended without a result, from the words for how; a TrainingError if
-                it is left out.
+            died: Makes the error for a process that ended without a result, from the words for how; a
+                StudentDiedError if it is left out.
 
         Raises:
-            NanodistillError: The process reported a failure it knows, or it died; says how.
+            NanodistillError: The process reported a failure it knows.
+            StudentDiedError: It died; says how, unless ``died`` makes another error of it.
         """
         fields = request.model_dump(mode="json")
         kind, result_path = fields["kind"], Path(fields["result_path"])
@@ -167,7 +168,10 @@ class Job:
         _report(metrics, on_metric)
         result = read_json(result_path)
         if result is None:
-            raise (died or partial(_died, kind))(_how(code))
+            error = (died or partial(_died, kind))(_how(code))
+            if isinstance(error, StudentDiedError):
+                error.exit_code = code
+            raise error
         if result.get("failed"):
             raise rebuild_error(result)
         return answer.model_validate(result)
@@ -375,8 +379,8 @@ def _how(code: int) -> str:
     return f"{how} without a result.{memory}"
 
 
-def _died(kind: str, how: str) -> TrainingError:
-    return TrainingError(
+def _died(kind: str, how: str) -> StudentDiedError:
+    return StudentDiedError(
         f"The student process ({kind}) {how}",
         next_step="Read the end of its log with read_artifact(artifact='log.txt'); a smaller student, batch_size or max_seq_length needs less memory.",
     )

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from pathlib import Path
 from typing import Any, Literal
 
 from nanodistill_mcp.errors import TrainingError
@@ -39,7 +40,7 @@ def mode_of(text: str, spec: RunSpec) -> Literal["cot", "direct"]:
     return spec.reasoning
 
 
-def build_dataset(run: Run, val_split: float) -> dict[str, Any]:
+def build_dataset(run: Run, val_split: float, folder: Path | None = None) -> dict[str, Any]:
     """Write ``dataset/train.jsonl``, ``valid.jsonl`` and ``test.jsonl`` of the examples as the user left them, and their manifest.
 
     With fewer than 20 examples all are trained on: a validation set of one or two rows says nothing.
@@ -61,17 +62,18 @@ def build_dataset(run: Run, val_split: float) -> dict[str, Any]:
         valid = rest[: max(4, round(val_split * len(rest)))] if val_split > 0 else []
     kept_apart = {example.id for example in test + valid}
     train = [example for example in ordered if example.id not in kept_apart]
-    shutil.rmtree(run.paths.dataset, ignore_errors=True)
-    run.paths.dataset.mkdir(mode=0o700)
+    folder = folder or run.paths.dataset
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
     counts: dict[str, Any] = {}
     form = thinking.format_of(run.manifest)
     for name, part in (("train", train), ("valid", valid), ("test", test)):
-        path = run.paths.dataset / f"{name}.jsonl"
+        path = folder / f"{name}.jsonl"
         write_lines(path, [_row(example, run.manifest.spec, form) for example in part])
         with_reasoning = sum(bool(each.thinking) and mode_of(each.input, run.manifest.spec) == "cot" for each in part)
         counts[name] = {"rows": len(part), "with_reasoning": with_reasoning, "sha256": sha256_of(path)}
     written = {"files": counts, "examples": len(examples), "revisions": revisions.moved, "thinking_format": form}
-    write_json(run.paths.dataset / "manifest.json", written)
+    write_json(folder / "manifest.json", written)
     return counts
 
 

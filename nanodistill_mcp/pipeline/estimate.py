@@ -168,14 +168,16 @@ def make_plan(request: Request, teacher: TeacherFacts, student: StudentFacts, ma
     low, high = sides
     by_stage = {stage: _stage(low[stage], high[stage], prices) for stage in low}
     cost = _sum([stage.cost_usd for stage in by_stage.values() if stage.cost_usd], 4) if prices else None
-    resolved, reasons = recipe.resolve(request.spec.preset, request.options, rows=max(target, 1), layers=student.layers)
+    resolved, reasons = recipe.resolve(
+        request.spec.preset, request.options, rows=max(target, 1), layers=student.layers, student=student
+    )
     warnings = [*teacher.warnings, *student.warnings]
     if cost is not None and cost.high > request.spec.budget_usd:
         warnings.append(
             f"The high estimate (${cost.high:.2f}) is above the budget of ${request.spec.budget_usd:g}: generation may stop early."
         )
     warnings += input_warnings(request)
-    warnings += [f"{name}: {reason}" for name, reason in reasons.items()]
+    warnings += [f"{name}: {reason}" for name, reason in {**request.translated, **reasons}.items()]
     return Plan(
         train_seeds=len(train),
         held_out=len(request.seeds) - len(train),

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from nanodistill_mcp.runs.options import FIXED_AT_CREATION, Options, set_options
 from nanodistill_mcp.runs.paths import run_id_of
 from nanodistill_mcp.runs.records import Plan, Reasoning, RunManifest, RunSpec, Seed
 from nanodistill_mcp.runs.store import now
+from nanodistill_mcp.runs.translations import translate
 from nanodistill_mcp.settings import HOST_TEACHER, BudgetSettings, Settings, TeacherEndpoint
 from nanodistill_mcp.student.requests import StudentFacts
 from nanodistill_mcp.teacher.preflight import TeacherFacts
@@ -44,6 +45,7 @@ class Request:
     student: str
     inputs: list[str]
     wordings: dict[str, str]
+    translated: dict[str, str] = field(default_factory=dict[str, str])
 
 
 def check_request(
@@ -77,7 +79,7 @@ def check_request(
         raise UserInputError(
             "Give the examples once.", next_step="Pass either seed (a list of {input, output}) or seed_path (a file)."
         )
-    chosen = check_options(options)
+    chosen, translated = read_options(options)
     recipe.preset_options(preset, chosen)
     if chosen.inputs_only and not chosen.inputs_path:
         raise UserInputError(
@@ -101,7 +103,15 @@ def check_request(
         seeds_sha256=digest(seeds, inputs),
     )
     return Request(
-        run_id, spec, chosen, seeds, endpoint, check_student(spec.student, settings), inputs, _wordings(settings)
+        run_id,
+        spec,
+        chosen,
+        seeds,
+        endpoint,
+        check_student(spec.student, settings),
+        inputs,
+        _wordings(settings),
+        translated,
     )
 
 
@@ -121,13 +131,23 @@ def _given_examples(settings: Settings, chosen: Options, seed: list[dict[str, An
 
 
 def check_options(options: dict[str, Any]) -> Options:
-    """Check the options a caller set.
+    """Check the options a caller set, under our names or other tools'.
 
     Raises:
         UserInputError: One is unknown or out of range.
     """
+    return read_options(options)[0]
+
+
+def read_options(options: dict[str, Any]) -> tuple[Options, dict[str, str]]:
+    """Options as the caller named them, under our names, and what was translated.
+
+    Raises:
+        UserInputError: One is unknown or out of range.
+    """
+    translated, notes = translate(options)
     try:
-        return Options.model_validate(options)
+        return Options.model_validate(translated), notes
     except ValidationError as error:
         told = [
             f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}"

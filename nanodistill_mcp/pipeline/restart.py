@@ -46,3 +46,5 @@ def _products(paths: RunPaths, stage: Stage) -> list[Path]:
             return [paths.export, paths.modelfile, paths.gguf, paths.exports]
         case "compare_models":
             return [paths.comparison]
+        case "plan_training":
+            return [paths.training_plan]

@@ -7,7 +7,7 @@ from nanodistill_mcp.pipeline.evaluate import evaluate
 from nanodistill_mcp.pipeline.export import export_gguf
 from nanodistill_mcp.pipeline.policy import extract_policy
 from nanodistill_mcp.pipeline.synthesize import synthesize_cot
-from nanodistill_mcp.pipeline.training import train
+from nanodistill_mcp.pipeline.training import plan_training, train
 from nanodistill_mcp.runs.records import Stage as StageName
 
 STAGES: dict[StageName, Stage] = {
@@ -18,4 +18,5 @@ STAGES: dict[StageName, Stage] = {
     "evaluate": evaluate,
     "export_gguf": export_gguf,
     "compare_models": compare_models,
+    "plan_training": plan_training,
 }

@@ -27,6 +27,7 @@ BUILDS_ON: dict[Stage, Stage] = {
     "evaluate": "train",
     "export_gguf": "train",
     "compare_models": "train",
+    "plan_training": "amplify",
 }
 """The stage whose product each stage builds on."""
 
@@ -65,6 +66,8 @@ def product_of(paths: RunPaths, stage: Stage) -> Path:
             return paths.export
         case "compare_models":
             return paths.comparison
+        case "plan_training":
+            return paths.training_plan
         case _:
             assert_never(stage)
 

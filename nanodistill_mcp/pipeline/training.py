@@ -1,5 +1,6 @@
-"""The student is trained: the dataset built, the recipe resolved, one trainer at a time on the machine."""
+"""The student is trained: the dataset built, the plan made or taken, one trainer at a time on the machine."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,36 +8,27 @@ from nanodistill_mcp.jobs.supervise import Cancelled, Job
 from nanodistill_mcp.pipeline import dataset, recipe
 from nanodistill_mcp.pipeline.restart import archive_from
 from nanodistill_mcp.pipeline.revisions import moved_since_dataset
-from nanodistill_mcp.runs.files import count_lines, write_json
+from nanodistill_mcp.pipeline.training_plan import make_training_plan, planned, training_options
+from nanodistill_mcp.runs.files import write_json
 from nanodistill_mcp.runs.options import Options
 from nanodistill_mcp.runs.records import RunSpec
 from nanodistill_mcp.runs.store import Run
-from nanodistill_mcp.student.requests import InspectRequest, Recipe, StudentFacts, TrainRequest, TrainResult
-
-
-def training_options(spec: RunSpec, further: dict[str, Any]) -> Options:
-    """The run's options with those given to train over them."""
-    return Options.model_validate({**spec.options, **further})
+from nanodistill_mcp.student.requests import Recipe, TrainRequest, TrainResult
 
 
 async def train(job: Job) -> dict[str, Any]:
     """Write ``dataset/``, ``model/adapters/`` and, last, ``training.json``."""
     run = job.run
     spec = run.manifest.spec
-    options = training_options(spec, job.arguments.get("options", {}))
-    chosen = recipe.preset_options(spec.preset, options)
+    options, notes = training_options(spec, job.arguments.get("options", {}))
     async with job.one_at_a_time(Path(job.arguments["training_lock_path"])):
-        job.progress(0, 0, "preparing the student")
-        facts = await job.run_student(
-            InspectRequest(student=job.arguments["student"], result_path=job.paths.root / "inspect.json"), StudentFacts
-        )
         if _is_of_other_rows(run):
             archive_from(run, "train")
             job.event("begun_anew", reason="the examples were changed since this training began")
         if not (run.paths.dataset / "manifest.json").exists():
-            dataset.build_dataset(run, chosen.val_split or 0.0)
-        rows = count_lines(run.paths.dataset / "train.jsonl")
-        resolved, reasons = recipe.resolve(spec.preset, options, rows=rows, layers=facts.layers)
+            dataset.build_dataset(run, _val_split(spec, options))
+        plan = await planned(job, run.paths.dataset, options, notes)
+        resolved, reasons = plan.recipe, {**plan.reasons, **plan.changes}
         for name, reason in reasons.items():
             job.event("resolved", option=name, reason=reason)
         run.paths.checkpoints.mkdir(mode=0o700, exist_ok=True)
@@ -62,10 +54,29 @@ async def train(job: Job) -> dict[str, Any]:
         **result.model_dump(),
         "recipe": resolved.model_dump(),
         "reasons": reasons,
+        "planned": plan.model_dump(include={"hours", "peak_memory_gb", "seconds_per_step", "changes"}),
         "student": job.arguments["student"],
     }
     write_json(run.paths.training, summary)
     return summary
+
+
+async def plan_training(job: Job) -> dict[str, Any]:
+    """Write ``training_plan.json``. Nothing of a training that was done, or begun, is touched."""
+    run = job.run
+    options, notes = training_options(run.manifest.spec, job.arguments.get("options", {}))
+    rows = job.paths.root / "dataset"
+    async with job.one_at_a_time(Path(job.arguments["training_lock_path"])):
+        dataset.build_dataset(run, _val_split(run.manifest.spec, options), rows)
+        plan = await make_training_plan(job, rows, options, notes)
+    shutil.rmtree(rows)
+    told = plan.model_dump(mode="json")
+    write_json(run.paths.training_plan, told)
+    return told
+
+
+def _val_split(spec: RunSpec, options: Options) -> float:
+    return recipe.preset_options(spec.preset, options).val_split or 0.0
 
 
 def _is_of_other_rows(run: Run) -> bool:

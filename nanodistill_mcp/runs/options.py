@@ -77,11 +77,22 @@ class Options(BaseModel):
     learning_rate: float | None = Field(default=None, gt=0, le=1, description="Peak learning rate.")
     lr_schedule: Literal["constant", "cosine", "linear"] | None = Field(default=None, description="After the warmup.")
     warmup_ratio: float | None = Field(default=None, ge=0, le=0.5, description="Share of the updates spent warming up.")
-    optimizer: Literal["adam", "adamw"] | None = Field(default=None, description="The optimizer.")
-    weight_decay: float | None = Field(default=None, ge=0, le=1, description="Weight decay; adamw only.")
+    warmup_steps: int | None = Field(
+        default=None,
+        ge=0,
+        le=1_000_000,
+        description="Updates spent warming up; given, it takes the place of warmup_ratio.",
+    )
+    optimizer: Literal["adam", "adamw", "muon", "sgd", "adafactor"] | None = Field(
+        default=None, description="The optimizer."
+    )
+    weight_decay: float | None = Field(default=None, ge=0, le=1, description="Weight decay; not for adam.")
     lora_rank: int | None = Field(default=None, ge=1, le=512, description="Rank of the adapter.")
     lora_scale: float | None = Field(
         default=None, gt=0, le=100, description="MLX-LM's absolute scale (alpha ÷ rank elsewhere)."
+    )
+    lora_alpha: float | None = Field(
+        default=None, gt=0, le=10_000, description="PEFT's and Unsloth's alpha: lora_scale is it ÷ lora_rank."
     )
     lora_dropout: float | None = Field(default=None, ge=0, lt=1, description="Dropout inside the adapter.")
     lora_layers: int | None = Field(default=None, ge=-1, description="Trained blocks counted from the last; -1 is all.")
@@ -98,6 +109,12 @@ class Options(BaseModel):
     )
     early_stopping_patience: int | None = Field(
         default=None, ge=0, le=100, description="Evaluations without a gain; 0 never stops early."
+    )
+    memory_limit_gb: float | None = Field(
+        default=None, gt=0, le=4096, description="Memory training may take; left out, what the machine can spare."
+    )
+    mlx_lm: dict[str, Any] | None = Field(
+        default=None, description="MLX-LM's own options by their true names (see training.md); no paths, no hub."
     )
     seed: int | None = Field(
         default=None, ge=0, le=2**31 - 1, description="Of the split, the data order and the adapter's start."
@@ -117,6 +134,39 @@ FIXED_AT_CREATION = (
     "thinking_format",
 )
 """Options that train does not take: what they say was done, or is told to everyone who reads the student's texts."""
+
+
+TRAINING_OPTIONS = (
+    *(
+        "fine_tune_type",
+        "num_train_epochs",
+        "batch_size",
+        "gradient_accumulation_steps",
+        "learning_rate",
+        "lr_schedule",
+    ),
+    *(
+        "warmup_ratio",
+        "warmup_steps",
+        "optimizer",
+        "weight_decay",
+        "lora_rank",
+        "lora_scale",
+        "lora_alpha",
+        "lora_dropout",
+    ),
+    *(
+        "lora_layers",
+        "lora_keys",
+        "max_seq_length",
+        "gradient_checkpointing",
+        "packing",
+        "early_stopping_patience",
+        "val_split",
+    ),
+    *("memory_limit_gb", "seed"),
+)
+"""Options that decide how a student is trained."""
 
 
 def set_options(options: Options) -> dict[str, Any]:

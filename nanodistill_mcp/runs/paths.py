@@ -172,6 +172,11 @@ class RunPaths:
         return self.root / "model" / "adapters"
 
     @property
+    def training_plan(self) -> Path:
+        """What training will do and take, as it was found out beforehand."""
+        return self.root / "training_plan.json"
+
+    @property
     def training(self) -> Path:
         """How the adapter was trained; written last by the train stage."""
         return self.root / "training.json"

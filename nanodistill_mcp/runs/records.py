@@ -7,14 +7,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA_VERSION = 1
 
-Stage = Literal["synthesize_cot", "extract_policy", "amplify", "train", "evaluate", "export_gguf", "compare_models"]
+Stage = Literal[
+    "synthesize_cot", "extract_policy", "amplify", "train", "evaluate", "export_gguf", "compare_models", "plan_training"
+]
 Reasoning = Literal["cot", "direct", "mixed"]
 ThinkingFormat = Literal["xml", "markdown", "json", "plain", "native"]
 Checker = Literal["exact", "normalized", "numeric", "choice", "json", "regex", "judge"]
 ModelName = Literal["base", "student", "gguf", "teacher"]
 
 PIPELINE: tuple[Stage, ...] = ("synthesize_cot", "extract_policy", "amplify", "train", "evaluate", "export_gguf")
-"""The stages that make a model, in order. compare_models stands beside them."""
+"""The stages that make a model, in order. compare_models and plan_training stand beside them."""
 
 MAX_PROMPTS = 100
 """How many inputs compare_models answers."""

@@ -21,6 +21,7 @@ from nanodistill_mcp.settings import Settings
 POLL_S = 5
 BATCH_POLL_S = 60
 _RUNS_LISTED = 20
+_HOURS_FROM = 2.0
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ def stage_reply(run: Run, stage: Stage) -> StageReply:
 def result_of(run: Run, found: StageStatus) -> dict[str, Any]:
     """What a finished stage found."""
     match found.stage:
+        case "plan_training":
+            return {"dry_run": True, **(states.stage_result(run, found.stage) or {})}
         case "train" | "evaluate" | "export_gguf" | "compare_models":
             return states.stage_result(run, found.stage) or {}
         case "amplify":
@@ -96,7 +99,7 @@ def _revised(run: Run) -> dict[str, Any]:
     return {"revised": {**revisions.counts(), "examples": count_examples(run)}} if revisions.number else {}
 
 
-def in_words(stage: Stage, result: dict[str, Any]) -> str:
+def in_words(stage: Stage, result: dict[str, Any]) -> str:  # noqa: C901 - one case a stage
     """What a finished stage found, in a sentence that can be passed on to the user."""
     match stage:
         case "synthesize_cot":
@@ -128,6 +131,8 @@ def in_words(stage: Stage, result: dict[str, Any]) -> str:
         case "train":
             losses = f"loss {result['first_train_loss']:.3f} to {result['final_train_loss']:.3f}"
             return f"Trained {result['iterations']} iterations in {result['elapsed_s']:.0f} s, {losses}; the best checkpoint is of iteration {result['best_iteration']}."
+        case "plan_training":
+            return _plan_in_words(result)
         case "evaluate":
             return str(result["verdict"])
         case "export_gguf":
@@ -196,8 +201,9 @@ def status_reply(run: Run, *, detail: bool) -> StatusReply:
 def current_stage(run: Run, stages: list[StageStatus]) -> StageStatus:
     """The stage that matters now: the one that runs, else the first that is not done."""
     living = next((found for found in stages if found.state.active), None)
-    if living is None and (comparing := states.stage_status(run, "compare_models")).state.active:
-        living = comparing
+    for beside in ("compare_models", "plan_training"):
+        if living is None and (found := states.stage_status(run, beside)).state.active:
+            living = found
     return living or next((found for found in stages if found.state is not State.DONE), stages[-1])
 
 
@@ -220,8 +226,39 @@ def runs_reply(app: App) -> StatusReply:
     return StatusReply(run_id="", folder=str(app.store.runs_dir), runs=lines, next_step=step)
 
 
+def _plan_in_words(result: dict[str, Any]) -> str:
+    rows, hours = result["rows"], result["hours"]
+    dropped = f", {rows['too_long']} too long and dropped" if rows["too_long"] else ""
+    took = f"{hours['low'] * 60:.1f}-{hours['high'] * 60:.1f} minutes"
+    if hours["high"] > _HOURS_FROM:
+        took = f"{hours['low']:.1f}-{hours['high']:.1f} hours"
+    given_up = f" Given up to fit: {', '.join(result['changes'])}." if result["changes"] else ""
+    return (
+        f"Planned, nothing is trained: {rows['train']} rows{dropped}, {result['updates']} updates, about {took}, peak memory "
+        f"{result['peak_memory_gb']:.3g} of {result['memory_limit_gb']:.3g} GB on the {result['device']}.{given_up}"
+    )
+
+
+def _after_plan(run: Run, current: StageStatus) -> NextStep:
+    """Look again while it is made; train by it when it is there."""
+    options = (states.last_arguments(run, "plan_training") or {}).get("options", {})
+    arguments: dict[str, Any] = {"run_id": run.run_id, **({"options": options} if options else {})}
+    if current.state is State.DONE:
+        if states.stage_status(run, "train").state is State.DONE:
+            arguments["restart"] = True
+        return NextStep(tool="train", arguments=arguments, why="It carries out this plan. Show it to the user first.")
+    why = "The plan is being made." if current.state.active else "It was not finished."
+    return NextStep(tool="train", arguments={**arguments, "dry_run": True}, why=why)
+
+
 def next_step(run: Run, current: StageStatus) -> NextStep:
     """The call that moves the run on, given the stage that matters now."""
+    if current.stage == "plan_training" and current.state is not State.PAUSED:
+        return _after_plan(run, current)
+    return _after_stage(run, current)
+
+
+def _after_stage(run: Run, current: StageStatus) -> NextStep:
     run_id = run.run_id
     if current.questions is not None:
         return NextStep(
@@ -316,6 +353,7 @@ _WHY: dict[Stage, str] = {
     "evaluate": "Student, base and teacher on examples the student never saw.",
     "export_gguf": "One file for Ollama, LM Studio and llama.cpp.",
     "compare_models": "Answers side by side.",
+    "plan_training": "What training will take.",
 }
 
 

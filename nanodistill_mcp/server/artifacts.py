@@ -32,7 +32,8 @@ _TOP = (
         "rejected.jsonl",
         "revisions.jsonl",
     ),
-    *("dataset/train.jsonl", "dataset/valid.jsonl", "dataset/test.jsonl", "dataset/manifest.json", "training.json"),
+    *("dataset/train.jsonl", "dataset/valid.jsonl", "dataset/test.jsonl", "dataset/manifest.json"),
+    *("training_plan.json", "training.json"),
     *(
         "evaluation.json",
         "answers.jsonl",

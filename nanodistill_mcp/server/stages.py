@@ -5,15 +5,14 @@ from typing import Any
 import anyio
 from mcp.server.mcpserver import Context
 
-from nanodistill_mcp.errors import RunStateError, TrainingError
+from nanodistill_mcp.errors import RunStateError
 from nanodistill_mcp.jobs import launch
-from nanodistill_mcp.pipeline import recipe, spending
+from nanodistill_mcp.pipeline import spending
 from nanodistill_mcp.pipeline import status as states
 from nanodistill_mcp.pipeline.plan import check_student
 from nanodistill_mcp.pipeline.restart import archive_from
-from nanodistill_mcp.pipeline.revisions import count_examples
 from nanodistill_mcp.pipeline.status import StageStatus
-from nanodistill_mcp.pipeline.training import training_options
+from nanodistill_mcp.pipeline.training_plan import is_planned, training_options
 from nanodistill_mcp.runs.paths import JobPaths
 from nanodistill_mcp.runs.records import Stage, State
 from nanodistill_mcp.runs.store import Run
@@ -121,22 +120,17 @@ async def wait_for_effect(run: Run, job: JobPaths, action: str) -> StageStatus:
     return states.stage_status(run, job.stage)  # pyright: ignore[reportArgumentType]
 
 
-def training_plan(run: Run, options: dict[str, Any]) -> StageReply:
-    """What train would do, in the form of its reply.
-
-    Raises:
-        TrainingError: There are no examples to plan for yet.
-    """
-    rows = count_examples(run)
-    if not rows:
-        raise TrainingError(
-            "There are no accepted examples yet.", next_step=f"Call amplify(run_id={run.run_id!r}) first."
-        )
-    spec = run.manifest.spec
-    resolved, reasons = recipe.resolve(spec.preset, training_options(spec, options), rows=rows, layers=10**6)
-    reply = stage_reply(run, "train")
-    shown = {"dry_run": True, "examples": rows, "recipe": resolved.model_dump(), "reasons": reasons}
-    return reply.model_copy(update={"result": shown, "message": "This is the plan; nothing was started."})
+async def plan_training(
+    app: App, ctx: Context[App], run_id: str, options: dict[str, Any], *, wait_s: int, again: bool
+) -> StageReply:
+    """What train would do and take. Answered from the plan that is there when it is for the same; else found out by a job."""
+    run = app.store.open(run_id)
+    student = check_student(run.manifest.spec.student, app.settings)
+    new = not is_planned(run, training_options(run.manifest.spec, options)[0], student)
+    arguments = {"options": options, "student": student}
+    return await run_stage(
+        app, ctx, run_id, "plan_training", arguments, wait_s=wait_s, restart=False, again=again or new
+    )
 
 
 def _common(app: App, run: Run) -> dict[str, Any]:

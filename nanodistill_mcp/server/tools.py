@@ -310,7 +310,7 @@ async def train(
     ctx: Ctx,
     options: Annotated[dict[str, Any], Field(description="Training options over the run's own, by name.")] = {},
     dry_run: Annotated[
-        bool, Field(description="Only show the recipe, every option resolved and with its reason.")
+        bool, Field(description="Only plan: rows, options with reasons, memory and hours from two real steps.")
     ] = False,
     wait_s: Wait = 20,
     restart: Restart = False,
@@ -322,7 +322,7 @@ async def train(
     app = app_of(ctx)
     plan.check_training_options(options)
     if dry_run:
-        return stages.training_plan(app.store.open(run_id), options)
+        return await stages.plan_training(app, ctx, run_id, options, wait_s=wait_s, again=restart)
     return await stages.run_stage(app, ctx, run_id, "train", {"options": options}, wait_s=wait_s, restart=restart)
 
 

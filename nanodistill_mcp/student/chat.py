@@ -65,21 +65,24 @@ class ChatForm:
         """Tokenise a conversation whose last message is the answer to learn.
 
         The tokens are those of the prompt, followed by the answer and the token that ends it: what generation has to
-        produce, token by token. Text a template puts after the end of the answer is left out.
+        produce, token by token. Text a template puts after the end of the answer is left out. That what is learnt, read
+        back from its tokens, is the answer and its end, is proved for every row.
 
         Raises:
-            TrainingError: The answer, or a token at which the student stops, is not in what would be learnt.
+            TrainingError: What would be learnt is not the answer with a token at which the student stops.
         """
         prompt = self.prompt_text(messages[:-1])
         answer = _left_to_write(prompt, messages[-1]["content"])
-        completion = self._completion(messages, prompt, answer)
+        rendered = self._rendered(messages, prompt, answer)
+        completion = answer if rendered is None else rendered
         prompt_ids = self._encode(prompt)
         start = len(prompt_ids)
         tokens = self._encode(prompt + completion)
         if tokens[:start] != prompt_ids:  # a token reaches across the border, which generation never does
             tokens = prompt_ids + self._encode(completion)
-        tokens = self._ended(tokens, start)
-        if _squeezed(answer) not in _squeezed(self.tokenizer.decode(tokens[start:])):
+        tokens = [*tokens, self._end_id()] if rendered is None else self._ended(tokens, start)
+        written = answer if rendered is None else self._before_end(rendered)
+        if not _is_same(self._plain(tokens[start:-1]), written) or tokens[-1] not in self.stop_ids:
             raise TrainingError(
                 "The student's tokenizer or chat template changes an answer, so that it would learn something else.",
                 next_step="Choose another student with create_run(student=...), or drop the row with revise_examples.",
@@ -95,23 +98,36 @@ class ChatForm:
         """
         self.row(_PROBE)
 
-    def _completion(self, messages: Sequence[Message], prompt: str, answer: str) -> str:
+    def _rendered(self, messages: Sequence[Message], prompt: str, answer: str) -> str | None:
+        """The answer as the template ends it; None when the template does not keep it.
+
+        Some templates cut the thinking out of an answer; what the student has to write is then the answer itself.
+        """
         whole = self._render(self._placed(messages), add_generation_prompt=False)
         completion = whole.removeprefix(prompt)
-        as_rendered = completion != whole and _squeezed(answer) in _squeezed(completion)
-        # Some templates cut the thinking out of an answer; what the student has to write is then the answer itself.
-        return completion if as_rendered else answer
+        kept = completion != whole and _parts(self._before_end(completion)) == _parts(answer)
+        return completion if kept else None
+
+    def _before_end(self, completion: str) -> str:
+        """A rendered answer without its last end token and what stands behind."""
+        ends = [completion.rfind(self._plain([token])) for token in self.stop_ids]
+        return completion[: max(ends)] if max(ends, default=-1) >= 0 else completion
 
     def _ended(self, tokens: list[int], start: int) -> list[int]:
         last = max((index for index in range(start, len(tokens)) if tokens[index] in self.stop_ids), default=None)
-        if last is not None:
-            return tokens[: last + 1]
+        return [*tokens, self._end_id()] if last is None else tokens[: last + 1]
+
+    def _end_id(self) -> int:
         if self.tokenizer.eos_token_id is None:
             raise TrainingError(
                 "This student has no token that ends an answer, so it would never stop writing.",
                 next_step="Choose an instruction-tuned student with create_run(student=...).",
             )
-        return [*tokens, self.tokenizer.eos_token_id]
+        return self.tokenizer.eos_token_id
+
+    def _plain(self, tokens: Sequence[int]) -> str:
+        """The text of tokens, special ones too."""
+        return self.tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     def _placed(self, messages: Sequence[Message]) -> list[Message]:
         if self.keeps_system or messages[0]["role"] != "system":
@@ -144,6 +160,14 @@ def _left_to_write(prompt: str, answer: str) -> str:
     return answer.removeprefix("<think>").lstrip("\n")
 
 
-def _squeezed(text: str) -> str:
-    """The characters alone: templates trim and add white space, tokenizers normalise."""
-    return "".join(unicodedata.normalize("NFKC", text).split())
+def _is_same(one: str, other: str) -> bool:
+    """Equal character by character; white space at the ends aside, which templates trim, and Unicode's ways to write a letter."""
+    return unicodedata.normalize("NFC", one).strip() == unicodedata.normalize("NFC", other).strip()
+
+
+def _parts(text: str) -> tuple[str, str]:
+    """Thinking and answer, without the white space and the empty tags that templates put around and between them."""
+    thought, mark, answer = unicodedata.normalize("NFC", text).partition("</think>")
+    if not mark:
+        return "", thought.strip()
+    return thought.strip().removeprefix("<think>").strip(), answer.strip()

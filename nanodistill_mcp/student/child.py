@@ -22,6 +22,8 @@ from nanodistill_mcp.student.requests import (
     FormsRequest,
     GenerateRequest,
     InspectRequest,
+    MeasureRequest,
+    ProbeRequest,
     StudentRequest,
     TrainRequest,
     VerifyRequest,
@@ -67,6 +69,14 @@ def _carry_out(request: StudentRequest) -> BaseModel:
             from nanodistill_mcp.student.models import inspect
 
             return inspect(request)
+        case MeasureRequest():
+            from nanodistill_mcp.student.measure import measure
+
+            return measure(request)
+        case ProbeRequest():
+            from nanodistill_mcp.student.probe import probe
+
+            return probe(request)
         case TrainRequest():
             from nanodistill_mcp.student.lora import train
 

@@ -13,7 +13,7 @@ import struct
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from nanodistill_mcp.errors import UserInputError
 
@@ -23,6 +23,20 @@ _ACCEPTED = (
 )
 _CODE_KEYS = ("auto_map", "model_file", "custom_pipelines")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tiktoken.model", "vocab.json")
+_EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "num_experts_per_tok")
+_STATE_KEYS = {
+    *("linear_num_value_heads", "linear_attn_config", "full_attention_interval", "hybrid_override_pattern"),
+    *(
+        "mamba_d_state",
+        "mamba_num_heads",
+        "ssm_state_size",
+        "ssm_cfg",
+        "state_size",
+        "conv_L_cache",
+        "lru_width",
+        "mamba_d_conv",
+    ),
+}
 _OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.gguf", "*.npz", "*.safetensors")
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 _LICENCE = re.compile(r"^license:\s*['\"]?([A-Za-z0-9][A-Za-z0-9._-]{0,63})", re.MULTILINE)
@@ -61,6 +75,21 @@ class StudentFolder:
     def max_position_embeddings(self) -> int | None:
         """Tokens of context the student was made for; None when config.json does not say."""
         return self._count("max_position_embeddings", "n_positions", "seq_length")
+
+    @property
+    def hidden_size(self) -> int | None:
+        """Width of the blocks; None when config.json does not say."""
+        return self._count("hidden_size", "n_embd", "d_model", "dim")
+
+    @property
+    def kind(self) -> Literal["dense", "mixture of experts", "hybrid"]:
+        """How the blocks are built: MLX-LM cannot take the gradient of every kind of layer."""
+        places = [self.config, self.config.get("text_config") or {}]
+        layer_types = {str(kind) for place in places for kind in place.get("layer_types") or ()}
+        names = {name for place in places for name, value in place.items() if value}
+        if any("attention" not in kind or "linear" in kind for kind in layer_types) or names & _STATE_KEYS:
+            return "hybrid"
+        return "mixture of experts" if (self._count(*_EXPERT_KEYS) or 0) > 1 else "dense"
 
     @property
     def bytes_on_disk(self) -> int:

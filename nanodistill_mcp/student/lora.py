@@ -13,6 +13,7 @@ from typing import Self
 import mlx.core as mx
 from mlx import nn, optimizers
 from mlx_lm.tuner import trainer
+from mlx_lm.tuner.utils import build_schedule
 
 from nanodistill_mcp.errors import TrainingError
 from nanodistill_mcp.runs.files import append_line, sha256_of
@@ -23,11 +24,8 @@ from nanodistill_mcp.student.control import Control
 from nanodistill_mcp.student.dataset import Layout, Rows, as_batch, read_rows, require_rows, training_batches
 from nanodistill_mcp.student.folder import StudentFolder
 from nanodistill_mcp.student.packing import packing_of
-from nanodistill_mcp.student.requests import Recipe, TrainRequest, TrainResult
+from nanodistill_mcp.student.requests import OptimizerName, Recipe, TrainRequest, TrainResult
 from nanodistill_mcp.student.session import Loss, Session, Stopped
-
-VALIDATION_ROWS_AT_MOST = 256
-"""Rows of the validation set that are measured, evenly spaced: more would cost time and tell nothing more."""
 
 
 def train(request: TrainRequest) -> TrainResult:
@@ -57,12 +55,12 @@ def train_here(request: TrainRequest, student_path: Path, control: Control) -> T
     validation = read_rows(
         request.dataset_dir / "valid.jsonl", chat, asked.max_seq_length, mask_prompt=asked.mask_prompt
     )
-    recipe = _fitted(asked, len(training.rows), len(blocks(model)))
-    measured = _evenly(validation.rows, VALIDATION_ROWS_AT_MOST)
+    recipe = fitted(asked, len(training.rows), len(blocks(model)))
+    measured = _evenly(validation.rows, recipe.validation_rows)
     attach_adapter(model, recipe)
-    loss, layout, unpacked = _how_to_batch(recipe, model, training.rows)
+    loss, layout, unpacked = how_to_batch(recipe, model, training.rows)
     _report_dataset(request.metrics_path, training, validation, len(measured), recipe, unpacked)
-    optimizer = _optimizer(recipe)
+    optimizer = optimizer_of(recipe)
     session = Session(
         recipe,
         model,
@@ -108,7 +106,7 @@ def _write_best(request: TrainRequest, recipe: Recipe, iteration: int) -> str:
     return write_adapter(request.adapter_dir, recipe, request.student, checkpoint.tensors("weights."))
 
 
-def _how_to_batch(recipe: Recipe, model: nn.Module, rows: list[Row]) -> tuple[Loss, Layout, str]:
+def how_to_batch(recipe: Recipe, model: nn.Module, rows: list[Row]) -> tuple[Loss, Layout, str]:
     """The loss, the layout of a batch, and the reason when rows are not packed."""
     if not recipe.packing:
         return trainer.default_loss, as_batch, "options.packing is false"
@@ -135,8 +133,7 @@ def _run(
         max_seq_length=recipe.max_seq_length,
         grad_checkpoint=recipe.grad_checkpoint,
         grad_accumulation_steps=recipe.grad_accumulation_steps,
-        # On a GPU the cache can grow to many times what is in use; on the CPU emptying it costs 4 to 12 %.
-        clear_cache_threshold=0 if mx.default_device() == mx.gpu else 1 << 30,
+        clear_cache_threshold=cache_threshold(recipe),
     )
     try:
         session.begin()
@@ -153,6 +150,14 @@ def _run(
     except Stopped as stopped:
         return stopped
     raise AssertionError("the trainer returned although the session stops it at the last iteration")
+
+
+def cache_threshold(recipe: Recipe) -> int:
+    """Bytes of MLX's cache above which it is emptied after a step."""
+    if recipe.clear_cache_threshold is not None:
+        return recipe.clear_cache_threshold
+    # On a GPU the cache can grow to many times what is in use; on the CPU emptying it costs 4 to 12 %.
+    return 0 if mx.default_device() == mx.gpu else 1 << 30
 
 
 def learning_rate(recipe: Recipe) -> Callable[[mx.array], mx.array]:
@@ -179,14 +184,27 @@ def learning_rate(recipe: Recipe) -> Callable[[mx.array], mx.array]:
     return rate
 
 
-def _optimizer(recipe: Recipe) -> optimizers.Optimizer:
-    """Adam (Kingma and Ba 2015) without bias correction, or AdamW, as MLX-LM's own trainer makes them."""
-    if recipe.optimizer == "adamw":
-        return optimizers.AdamW(learning_rate(recipe), weight_decay=recipe.weight_decay)
-    return optimizers.Adam(learning_rate(recipe))
+_OPTIMIZERS: dict[OptimizerName, type[optimizers.Optimizer]] = {
+    "adam": optimizers.Adam,
+    "adamw": optimizers.AdamW,
+    "muon": optimizers.Muon,
+    "sgd": optimizers.SGD,
+    "adafactor": optimizers.Adafactor,
+}
 
 
-def _fitted(recipe: Recipe, rows: int, layers: int) -> Recipe:
+def optimizer_of(recipe: Recipe) -> optimizers.Optimizer:
+    """A recipe's optimizer, as MLX-LM's own trainer makes it: Adam (Kingma and Ba 2015) without bias correction, and so on."""
+    schedule = build_schedule(recipe.mlx_schedule) if recipe.mlx_schedule else learning_rate(recipe)
+    further = dict(recipe.optimizer_config)
+    if recipe.optimizer != "adam":
+        further.setdefault("weight_decay", recipe.weight_decay)
+    if recipe.optimizer == "adafactor":
+        further.setdefault("relative_step", False)  # or it follows a schedule of its own and not the recipe's
+    return _OPTIMIZERS[recipe.optimizer](schedule, **further)
+
+
+def fitted(recipe: Recipe, rows: int, layers: int) -> Recipe:
     """The recipe as it can be carried out: no batch larger than the dataset, whole updates, events between updates."""
     accumulation = min(recipe.grad_accumulation_steps, recipe.iters)
 

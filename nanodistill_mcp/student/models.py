@@ -32,7 +32,17 @@ def inspect(request: InspectRequest) -> StudentFacts:
         UserInputError: It is no student, or not a usable one; says what is accepted.
         ConfigurationError: It is not here and the hub cannot be reached.
     """
-    folder, remote = _find(request.student)
+    return look_at(request.student)[0]
+
+
+def look_at(student: str) -> tuple[StudentFacts, ChatForm]:
+    """What is known of a student, and its chat form, proved to keep an answer and its end.
+
+    Raises:
+        UserInputError: It is no student, or not a usable one; says what is accepted.
+        ConfigurationError: It is not here and the hub cannot be reached.
+    """
+    folder, remote = _find(student)
     folder.check_safe()
     if remote is None:
         folder.check_whole()
@@ -52,14 +62,16 @@ def inspect(request: InspectRequest) -> StudentFacts:
         )
     if not chat.keeps_system:
         warnings.append("The student's chat template takes no system message; the instruction goes into the user's.")
-    return StudentFacts(
-        student=request.student,
+    facts = StudentFacts(
+        student=student,
         student_path=folder.path if remote is None else None,
         model_type=folder.model_type,
         parameters=folder.parameters if remote is None else _parameters(remote, bits),
         bytes_on_disk=folder.bytes_on_disk,
         bytes_to_download=0 if remote is None else remote.weight_bytes,
         layers=folder.layers,
+        hidden_size=folder.hidden_size,
+        kind=folder.kind,
         quantized_bits=bits,
         max_position_embeddings=context or _CONTEXT_ASSUMED,
         has_chat_template=True,
@@ -67,6 +79,7 @@ def inspect(request: InspectRequest) -> StudentFacts:
         licence=folder.licence if remote is None else remote.licence,
         warnings=warnings,
     )
+    return facts, chat
 
 
 def resolve(student: str) -> Path:
@@ -132,7 +145,7 @@ def loading_errors() -> Generator[None]:
     try:
         yield
     except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, OSError) as error:
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             raise
         raise not_a_student(
             "The student's weights, configuration and tokenizer do not fit together, or not with its adapter.",
@@ -150,7 +163,7 @@ def memory_errors() -> Generator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise TrainingError(
             "There is not enough memory for this student and these options.",
@@ -159,7 +172,8 @@ def memory_errors() -> Generator[None]:
         ) from error
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Is this how MLX says that memory ran out?"""
     return isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)
 
 

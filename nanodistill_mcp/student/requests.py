@@ -5,7 +5,7 @@ atomically. A result that is missing means the process died; the log says how, t
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -36,12 +36,21 @@ class StudentFacts(_Record):
     bytes_on_disk: int
     bytes_to_download: int = 0
     layers: int
+    hidden_size: int | None = Field(
+        default=None, description="Width of its blocks; None when config.json does not say."
+    )
+    kind: Literal["dense", "mixture of experts", "hybrid"] = Field(
+        default="dense", description="Hybrid: not every block attends; a few of its layers have a state instead."
+    )
     quantized_bits: int | None = None
     max_position_embeddings: int
     has_chat_template: bool
     thinks_natively: bool = Field(description="Its tokenizer has single tokens for <think> and </think>.")
     licence: str = ""
     warnings: list[str] = []
+
+
+OptimizerName = Literal["adam", "adamw", "muon", "sgd", "adafactor"]
 
 
 class Recipe(_Record):
@@ -55,8 +64,15 @@ class Recipe(_Record):
     lr_schedule: Literal["constant", "cosine", "linear"]
     warmup_updates: int = Field(ge=0)
     final_lr_ratio: float = Field(ge=0, le=1)
-    optimizer: Literal["adam", "adamw"]
+    mlx_schedule: dict[str, Any] | None = Field(
+        default=None,
+        description="MLX-LM's own ``lr_schedule``, in place of learning_rate, lr_schedule and warmup_updates.",
+    )
+    optimizer: OptimizerName
     weight_decay: float = Field(ge=0)
+    optimizer_config: dict[str, Any] = Field(
+        default={}, description="Further arguments of MLX's optimizer, by its own names."
+    )
     lora_rank: int = Field(ge=1)
     lora_scale: float = Field(gt=0, description="Absolute, as MLX-LM reads it: the update is scale × B·A.")
     lora_dropout: float = Field(ge=0, lt=1)
@@ -71,7 +87,96 @@ class Recipe(_Record):
     steps_per_eval: int = Field(ge=1)
     steps_per_checkpoint: int = Field(ge=1)
     patience: int = Field(ge=0, description="Evaluations without a better validation loss before it stops; 0 is never.")
+    validation_rows: int = Field(
+        default=256,
+        ge=1,
+        description="Rows measured at an evaluation, evenly spaced, at most: more cost time and tell nothing more.",
+    )
+    clear_cache_threshold: int | None = Field(
+        default=None, ge=0, description="Bytes of MLX's cache above which it is emptied; None leaves it to the device."
+    )
     seed: int
+
+
+class MeasureRequest(_Record):
+    """Tokenize every row of a dataset in the student's own chat form. Loads the tokenizer, never the weights."""
+
+    kind: Literal["measure"] = "measure"
+    student: str
+    dataset_dir: Path
+    result_path: Path
+
+
+class MeasuredRow(_Record):
+    """A row as the student reads it."""
+
+    tokens: int
+    learnt: int = Field(description="Tokens the loss counts: the answer and the token that ends it.")
+
+
+class Measured(_Record):
+    """A student, and what it makes of a dataset. Each row was proved to teach its answer and the end of it, nothing else."""
+
+    facts: StudentFacts
+    train: list[MeasuredRow]
+    valid: list[MeasuredRow]
+    quoting_rows: int = Field(
+        description="Rows that hold the end token in mid-answer, left out: they teach to stop there."
+    )
+
+
+class ProbeRequest(_Record):
+    """Take two real training steps on the longest batch, by the first recipe of a ladder that the machine can carry.
+
+    Runs in a process of its own, because running out of memory can end it. It appends ``{"event": "rung", "rung": n}``
+    before it tries a rung, so that the worker knows on which it died.
+    """
+
+    kind: Literal["probe"] = "probe"
+    student: str
+    dataset_dir: Path
+    recipes: list[Recipe] = Field(description="The ladder, from what is wanted to what takes least.")
+    first: int = Field(default=0, ge=0, description="The rung to begin with.")
+    memory_limit_bytes: int = Field(gt=0, description="What the machine can spare.")
+    is_wanted_limit: bool = Field(default=False, description="The caller set the limit: the device's own is not asked.")
+    metrics_path: Path
+    result_path: Path
+
+
+EXIT_OVER_MEMORY = 75
+"""The exit code of a probe that ran out of memory, or was about to."""
+
+
+class Attempt(_Record):
+    """One rung of the ladder, tried."""
+
+    rung: int
+    fits: bool
+    peak_memory_gb: float | None = Field(description="None when the process died on it.")
+
+
+class ProbeResult(_Record):
+    """What two steps took. ``rung`` is the recipe that fits; None when none of those tried does."""
+
+    rung: int | None
+    attempts: list[Attempt]
+    memory_limit_gb: float
+    device: str
+    weights_gb: float
+    peak_memory_gb: float = 0.0
+    step_s: float = Field(default=0.0, description="Of a batch of the longest rows, once everything is warm.")
+    step_tokens: int = Field(default=0, description="Tokens of that batch, padding included.")
+    short_step_s: float = Field(default=0.0, description="Of a batch of the shortest rows.")
+    short_step_tokens: int = 0
+    mean_tokens: float = Field(default=0.0, description="Tokens of a batch, padding included, over the first epochs.")
+    valid_tokens: int = Field(default=0, description="Tokens of one evaluation, padding included.")
+    trainable_parameters: int = 0
+    checkpoint_bytes: int = 0
+    losses: list[float] = []
+    gradient_norms: list[float] = Field(default=[], description="Of each update of the probe.")
+    tensors_without_gradient: int = 0
+    trained_tensors: int = 0
+    unpacked_because: str = Field(default="", description="Why rows do not share sequences; empty when they do.")
 
 
 class TrainRequest(_Record):
@@ -262,5 +367,13 @@ class Failed(_Record):
 
 
 StudentRequest = (
-    InspectRequest | TrainRequest | GenerateRequest | ExportRequest | FormsRequest | VerifyRequest | AskGgufRequest
+    InspectRequest
+    | MeasureRequest
+    | ProbeRequest
+    | TrainRequest
+    | GenerateRequest
+    | ExportRequest
+    | FormsRequest
+    | VerifyRequest
+    | AskGgufRequest
 )

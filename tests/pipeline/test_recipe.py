@@ -91,6 +91,7 @@ def test_a_clamp_is_told_in_words_and_numbers() -> None:
     assert recipe.iters == 100
     assert reasons == {
         "batch_size": "lowered to the 3 rows there are",
+        "gradient_accumulation_steps": "lowered to 1: no update needs all 3 rows twice",
         "num_train_epochs": "100.0 passes instead of 3, for 100 updates: fewer than 100 undertrain, more than 600 overfit",
         "lora_layers": "the student has 28 blocks: all are trained",
     }

@@ -86,8 +86,8 @@ async def test_a_byte_order_mark_and_ten_thousand_rows_are_accepted(bench: Bench
             {"preset": "turbo"}, "That is not a preset. Presets: recommended, nanodistill, minimal", id="preset"
         ),
         pytest.param(
-            {"options": {"epochs": 3}},
-            "The options are not accepted: epochs: Extra inputs are not permitted",
+            {"options": {"epoch_count": 3}},
+            "The options are not accepted: epoch_count: Extra inputs are not permitted",
             id="option",
         ),
         pytest.param(

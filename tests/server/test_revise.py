@@ -80,8 +80,8 @@ async def test_a_revision_after_training_makes_the_training_outdated_and_a_new_o
             "arguments": {"run_id": run_id, "restart": True},
             "why": "Examples were revised since: the student was trained on what they were before.",
         }
-        planned = await agent.call("train", run_id=run_id, dry_run=True)
-        assert planned["result"]["examples"] == 11
+        planned = await agent.plan_training(run_id)
+        assert planned["result"]["rows"]["train"] == 11
         await agent.call("train", run_id=run_id, wait_s=0, restart=True, options=SHORT)
         await agent.finish(run_id, "train")
         status = await agent.call("get_status", run_id=run_id)

@@ -114,6 +114,31 @@ def test_an_answer_the_tokenizer_cannot_write_is_an_error_not_a_wrong_lesson(tmp
         ChatForm(tokenizer).row([*ASKED, {"role": "assistant", "content": "sure"}])
 
 
+@pytest.mark.parametrize("lost", ["  ", "\n"], ids=["indentation", "lines"])
+def test_white_space_inside_an_answer_is_part_of_it(tmp_path: Path, lost: str) -> None:
+    """Code and tables are answers too: a student that learnt them in one line would be scored as wrong for ever."""
+    folder = make_tiny(tmp_path / "student")
+    code = "def f():\n  return 1"
+    tidies = CHAT_TEMPLATE.replace(
+        "m['content'] }}", "m['content'].replace('" + lost.replace("\n", "\\n") + "', ' ') }}"
+    )
+    assert _learnt(_chat(folder, tidies), code) == f"{code}<|im_end|>", "the template's change is not learnt"
+
+    tokenizer = load_tokenizer(folder)
+    from tokenizers import normalizers
+
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace(lost, " ")
+    with pytest.raises(TrainingError, match="changes an answer"):
+        ChatForm(tokenizer).row([*ASKED, {"role": "assistant", "content": code}])
+
+
+def test_an_answer_that_quotes_the_end_token_is_proved_up_to_its_own_end(thinking_student: Path) -> None:
+    """Whether such a row is trained on is decided later; what it would teach is not cut here."""
+    quoting = f"it ends with <|im_end|> always\n{THOUGHT}"
+    for template in (CHAT_TEMPLATE, CUTS_THINKING, NO_END):
+        assert _learnt(_chat(thinking_student, template), quoting) == f"{quoting}<|im_end|>"
+
+
 def test_a_student_without_any_end_token_is_refused(tmp_path: Path) -> None:
     """It would never stop writing."""
     tokenizer = load_tokenizer(make_tiny(tmp_path / "student"))

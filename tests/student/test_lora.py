@@ -16,7 +16,7 @@ from nanodistill_mcp.errors import NanodistillError, TrainingError, UserInputErr
 from nanodistill_mcp.runs.files import sha256_of, write_json
 from nanodistill_mcp.student import checkpoints
 from nanodistill_mcp.student.control import Control, Want
-from nanodistill_mcp.student.lora import VALIDATION_ROWS_AT_MOST, learning_rate, train, train_here
+from nanodistill_mcp.student.lora import learning_rate, train, train_here
 from nanodistill_mcp.student.requests import TrainRequest
 from tests.student.bench import conversation, events, recipe, training, write_jsonl
 from tests.tiny_student import make_tiny
@@ -135,10 +135,10 @@ def test_rows_none_of_which_fits_are_an_error_before_training(tmp_path: Path, st
 
 def test_a_large_validation_set_is_measured_in_part(tmp_path: Path, student: Path) -> None:
     """An evaluation must not take longer than the training between two."""
-    request = training(tmp_path, student, train=8, valid=VALIDATION_ROWS_AT_MOST + 40, iters=1, batch_size=8)
+    request = training(tmp_path, student, train=8, valid=256 + 40, iters=1, batch_size=8)
     train(request)
 
-    assert events(request, "dataset")[0]["valid_rows"] == VALIDATION_ROWS_AT_MOST
+    assert events(request, "dataset")[0]["valid_rows"] == 256
 
 
 def test_a_loss_that_is_no_number_stops_training_and_the_last_good_checkpoint_stays(
