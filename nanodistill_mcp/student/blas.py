@@ -45,6 +45,17 @@ def prepare() -> Device:
     return Device(kind="gpu" if has_gpu else "cpu", blas=blas, compiles=compiles)
 
 
+def words() -> str:
+    """Where MLX computes in this process and why, for people."""
+    import mlx.core as mx
+
+    if mx.is_available(mx.gpu):
+        return f"the GPU, through {'Metal' if sys.platform == 'darwin' else 'CUDA'}"
+    if sys.platform == "linux":
+        return "the CPU: this MLX has no GPU here (for an NVIDIA card install the extra cuda)"
+    return "the CPU: MLX finds no GPU here"
+
+
 def _load_openblas() -> str | None:
     for name in _NAMES:
         if _load_global(name):

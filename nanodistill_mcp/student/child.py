@@ -46,7 +46,7 @@ def main() -> None:
 def run(request_path: Path) -> int:
     """Carry out a request and write its result, last and atomically; answers with the exit code."""
     try:
-        request = _REQUEST.validate_json(request_path.read_bytes())
+        request = _of_this_rank(_REQUEST.validate_json(request_path.read_bytes()))
         result: BaseModel
         try:
             code, result = EXIT_DONE, _carry_out(request)
@@ -58,6 +58,15 @@ def run(request_path: Path) -> int:
         traceback.print_exc()
         return EXIT_CRASHED
     return code
+
+
+def _of_this_rank(request: StudentRequest) -> StudentRequest:
+    """A training that was launched as several ranks gives each its own files."""
+    if not isinstance(request, TrainRequest) or "MLX_RANK" not in os.environ:
+        return request
+    from nanodistill_mcp.student.ranks import own_files
+
+    return own_files(request)
 
 
 def _carry_out(request: StudentRequest) -> BaseModel:

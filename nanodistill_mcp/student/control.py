@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -13,18 +13,30 @@ from nanodistill_mcp.runs.files import read_json
 Want = Literal["run", "pause", "stop", "cancel"]
 
 _POLL_S = 0.1
+_WANTS: tuple[Want, ...] = ("run", "pause", "stop", "cancel")
+"""Each overrules the ones before it."""
 
 
 class Control:
     """Two ways to be told: SIGTERM, which means cancel, and a file that the caller replaces atomically."""
 
-    def __init__(self, path: Path | None = None) -> None:
-        self._path = path
+    def __init__(self, path: Path | None = None, told_by_all: Callable[[int], list[int]] = lambda own: [own]) -> None:
+        """Make one.
+
+        Args:
+            path: The file.
+            told_by_all: Exchanges a number with the other ranks of a training, which all stop when one is to.
+        """
+        self._path, self._told_by_all = path, told_by_all
         self._terminated = False
 
     @property
     def want(self) -> Want:
         """What is wanted now. A file that is missing, or says nothing known, means run."""
+        return _WANTS[max(self._told_by_all(_WANTS.index(self._own)))]
+
+    @property
+    def _own(self) -> Want:
         if self._terminated:
             return "cancel"
         if self._path is None or (value := read_json(self._path)) is None:

@@ -91,21 +91,27 @@ def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int
 
 
 def training_batches(seed: int, start: int, layout: Layout) -> Callable[..., Iterator[Batch]]:
-    """Make the endless iterator the trainer asks for, beginning with batch number ``start``."""
+    """Make the endless iterator the trainer asks for, beginning with batch number ``start``; each rank's has its share."""
 
-    def iterate(dataset: Sequence[Row], batch_size: int, **_of_the_trainer: Any) -> Iterator[Batch]:
+    def iterate(
+        dataset: Sequence[Row], batch_size: int, comm_group: Any = None, **_of_the_trainer: Any
+    ) -> Iterator[Batch]:
+        rank, size = (comm_group.rank(), comm_group.size()) if comm_group is not None else (0, 1)
         lengths = [len(row.tokens) for row in dataset]
         epoch, position = divmod(start, len(dataset) // batch_size)
         while True:
             for rows in epoch_batches(lengths, batch_size, seed, epoch)[position:]:
-                yield layout([dataset[row] for row in rows])
+                yield layout([dataset[row] for row in rows[rank::size]])
             epoch, position = epoch + 1, 0
 
     return iterate
 
 
 def validation_batches(layout: Layout) -> Callable[..., Iterator[Batch]]:
-    """Make the iterator of an evaluation: every row once, sorted by length; the last batch may be smaller."""
+    """Make the iterator of an evaluation: every row once, sorted by length; the last batch may be smaller.
+
+    Each rank measures all rows: shares would differ in number, and ranks wait for each other.
+    """
 
     def iterate(dataset: Sequence[Row], batch_size: int, **_of_the_trainer: Any) -> Iterator[Batch]:
         by_length = sorted(dataset, key=lambda row: len(row.tokens))

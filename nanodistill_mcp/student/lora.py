@@ -17,13 +17,14 @@ from mlx_lm.tuner.utils import build_schedule
 
 from nanodistill_mcp.errors import TrainingError
 from nanodistill_mcp.runs.files import append_line, sha256_of
-from nanodistill_mcp.student import checkpoints, models
+from nanodistill_mcp.student import blas, checkpoints, models
 from nanodistill_mcp.student.adapters import attach_adapter, blocks, trained, write_adapter
 from nanodistill_mcp.student.chat import ChatForm, Row
 from nanodistill_mcp.student.control import Control
 from nanodistill_mcp.student.dataset import Layout, Rows, as_batch, read_rows, require_rows, training_batches
 from nanodistill_mcp.student.folder import StudentFolder
 from nanodistill_mcp.student.packing import packing_of
+from nanodistill_mcp.student.ranks import rank_and_size, told_by_all
 from nanodistill_mcp.student.requests import OptimizerName, Recipe, TrainRequest, TrainResult
 from nanodistill_mcp.student.session import Loss, Session, Stopped
 
@@ -40,7 +41,7 @@ def train(request: TrainRequest) -> TrainResult:
         ConfigurationError: The student is not here and the hub cannot be reached.
     """
     student_path = models.fetch(request.student, request.metrics_path)
-    control = Control(request.control_path)
+    control = Control(request.control_path, told_by_all)
     with control.listening(), models.memory_errors():
         return train_here(request, student_path, control)
 
@@ -55,7 +56,7 @@ def train_here(request: TrainRequest, student_path: Path, control: Control) -> T
     validation = read_rows(
         request.dataset_dir / "valid.jsonl", chat, asked.max_seq_length, mask_prompt=asked.mask_prompt
     )
-    recipe = fitted(asked, len(training.rows), len(blocks(model)))
+    recipe = fitted(asked, len(training.rows), len(blocks(model)), rank_and_size()[1])
     measured = _evenly(validation.rows, recipe.validation_rows)
     attach_adapter(model, recipe)
     loss, layout, unpacked = how_to_batch(recipe, model, training.rows)
@@ -79,6 +80,7 @@ def train_here(request: TrainRequest, student_path: Path, control: Control) -> T
     return TrainResult(
         stopped=ended.ending,
         why=ended.why,
+        device=blas.words(),
         student_path=student_path,
         iterations=progress.iteration,
         best_iteration=best,
@@ -204,8 +206,17 @@ def optimizer_of(recipe: Recipe) -> optimizers.Optimizer:
     return _OPTIMIZERS[recipe.optimizer](schedule, **further)
 
 
-def fitted(recipe: Recipe, rows: int, layers: int) -> Recipe:
-    """The recipe as it can be carried out: no batch larger than the dataset, whole updates, events between updates."""
+def fitted(recipe: Recipe, rows: int, layers: int, ranks: int = 1) -> Recipe:
+    """The recipe as it can be carried out: no batch larger than the dataset, whole updates, events between updates.
+
+    Raises:
+        TrainingError: There are fewer rows than ranks, each of which needs one of every batch.
+    """
+    if rows < ranks:
+        raise TrainingError(
+            f"{rows} rows cannot be shared by {ranks} processes.",
+            next_step="Start as many processes as rows, or fewer.",
+        )
     accumulation = min(recipe.grad_accumulation_steps, recipe.iters)
 
     def whole(steps: int) -> int:
@@ -213,7 +224,7 @@ def fitted(recipe: Recipe, rows: int, layers: int) -> Recipe:
 
     return recipe.model_copy(
         update={
-            "batch_size": min(recipe.batch_size, rows),
+            "batch_size": max(min(recipe.batch_size, rows) // ranks, 1) * ranks,
             "grad_accumulation_steps": accumulation,
             "iters": recipe.iters // accumulation * accumulation,
             "steps_per_eval": whole(recipe.steps_per_eval),
@@ -226,7 +237,9 @@ def fitted(recipe: Recipe, rows: int, layers: int) -> Recipe:
 def _fingerprint(request: TrainRequest, student_path: Path, recipe: Recipe) -> str:
     """A hash of all that decides how training goes."""
     files = [request.dataset_dir / name for name in ("train.jsonl", "valid.jsonl")]
+    ranks = rank_and_size()[1]
     parts = [
+        *([f"{ranks} ranks"] if ranks > 1 else []),
         StudentFolder(student_path).identity,
         recipe.model_dump_json(),
         *(sha256_of(path) for path in files if path.exists()),

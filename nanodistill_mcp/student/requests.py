@@ -200,6 +200,7 @@ class TrainResult(_Record):
 
     stopped: Literal["finished", "early", "stopped", "diverged", "cancelled"]
     why: str = Field(default="", description="What went wrong, when it diverged.")
+    device: str = Field(default="", description="Where it was trained, and why there.")
     student_path: Path | None = Field(default=None, description="The folder the student was loaded from.")
     iterations: int
     best_iteration: int

@@ -23,6 +23,7 @@ from nanodistill_mcp.student.adapters import trained
 from nanodistill_mcp.student.chat import Row
 from nanodistill_mcp.student.control import Control
 from nanodistill_mcp.student.dataset import Layout, validation_batches
+from nanodistill_mcp.student.ranks import told_by_all
 from nanodistill_mcp.student.requests import Recipe
 
 Ending = Literal["finished", "early", "stopped", "diverged", "cancelled"]
@@ -247,7 +248,7 @@ class Session(TrainingCallback):
     def _restore(self) -> Progress:
         self._optimizer.init(self._model.trainable_parameters())
         checkpoints.sweep(self._checkpoints_dir)
-        checkpoint = checkpoints.newest_verified(self._checkpoints_dir)
+        checkpoint = self._common_checkpoint()
         if checkpoint is None:
             return Progress()
         if checkpoint.state.get("fingerprint") != self._fingerprint:
@@ -267,6 +268,13 @@ class Session(TrainingCallback):
         _random_key()[:] = checkpoint.tensors("random")[""]
         mx.eval(self._model.trainable_parameters(), self._optimizer.state, _random_key())
         return replace(progress, last_losses=tuple(progress.last_losses))
+
+    def _common_checkpoint(self) -> checkpoints.Checkpoint | None:
+        """The newest checkpoint that every rank has: killed together, they may not all have saved the same."""
+        mine = list(checkpoints.every_verified(self._checkpoints_dir))
+        newest = min(told_by_all(mine[0].iteration if mine else 0))
+        found = next((each for each in mine if each.iteration == newest), None)
+        return found if all(told_by_all(int(found is not None))) else None
 
     def _obey(self) -> None:
         want = self._control.want

@@ -30,6 +30,7 @@ def test_training_lowers_the_loss_and_leaves_an_adapter_and_a_result(tmp_path: P
     result = TrainResult.model_validate(written)
     assert code == 0
     assert result.stopped == "finished"
+    assert result.device.startswith(("the CPU: ", "the GPU, through "))
     assert result.iterations == 60
     assert result.first_train_loss is not None
     assert result.final_train_loss is not None

@@ -1,0 +1,39 @@
+"""One training over several processes or machines: ``mlx.launch`` starts the same entry on each, as its rank.
+
+Every rank trains on its share of each batch, and gradients are averaged, so all hold the same weights and losses and come to
+the same decisions. Each keeps files of its own: ranks may lie on different machines. The first rank's are the run's.
+"""
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from pathlib import Path
+from typing import cast
+
+import mlx.core as mx
+
+from nanodistill_mcp.student.requests import TrainRequest
+
+
+def rank_and_size() -> tuple[int, int]:
+    """Which rank this process is, and how many there are; (0, 1) where nothing was launched."""
+    group = mx.distributed.init()
+    return group.rank(), group.size()
+
+
+def told_by_all(value: int) -> list[int]:
+    """What each rank says, by rank. All have to ask at the same point."""
+    if rank_and_size()[1] == 1:
+        return [value]
+    return cast("list[int]", mx.distributed.all_gather(mx.array([value]), stream=mx.cpu).tolist())
+
+
+def own_files(request: TrainRequest) -> TrainRequest:
+    """The request with files of this rank's own; the first rank's are left as they are."""
+    rank, _ = rank_and_size()
+    if rank == 0:
+        return request
+
+    def own(path: Path) -> Path:
+        return path.with_name(f"{path.stem}.rank{rank}{path.suffix}")
+
+    names = ("checkpoints_dir", "adapter_dir", "metrics_path", "result_path", "control_path")
+    return request.model_copy(update={name: own(getattr(request, name)) for name in names})
