@@ -5,7 +5,7 @@ messages are the demo's sixty, half of them written by hand, and more from sente
 rows are split as a run splits them, so the best checkpoint is chosen on rows that are trained on by none. Nothing is tuned
 per preset: each is resolved as ``train`` resolves it, from the rows and the student.
 
-    python bench/recipes.py [--presets recommended,nanodistill] [--seeds 3] [--rows 240]
+    python bench/recipes.py [--presets recommended,nanodistill] [--seeds 3] [--rows 300]
 """
 
 import argparse
@@ -13,6 +13,7 @@ import os
 import random
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,6 @@ from nanodistill_mcp.student.requests import (
     InspectRequest,
     StudentFacts,
     TrainRequest,
-    TrainResult,
     Variant,
 )
 
@@ -89,18 +89,26 @@ def score(folder: Path, adapter_dir: Path | None) -> tuple[int, int]:
     return right, len(asked)
 
 
-def train_once(
-    folder: Path, facts: StudentFacts, preset: str, seed: int, rows: int, further: dict[str, Any]
-) -> tuple[TrainResult, int, int]:
+@dataclass(frozen=True)
+class Trained:
+    """One training, and its score."""
+
+    updates: int
+    losses: str
+    right: int
+    asked: int
+
+
+def train_once(folder: Path, facts: StudentFacts, preset: str, seed: int, rows: int) -> Trained:
     """Train with one preset on one seed's rows, and score the adapter."""
     from nanodistill_mcp.student.lora import train
 
-    options = Options(seed=seed, **further)
+    options = Options(seed=seed)
     written = training_rows(rows, seed)
     kept = round(rows * (recipe.preset_options(preset, options).val_split or 0))
     write_lines(folder / "dataset" / "valid.jsonl", written[:kept])
     write_lines(folder / "dataset" / "train.jsonl", written[kept:])
-    resolved, _ = recipe.resolve(preset, options, rows=rows - kept, layers=facts.layers)
+    resolved, _ = recipe.resolve(preset, options, rows=rows - kept, layers=facts.layers, student=facts)
     result = train(
         TrainRequest(
             student=str(student_path()),
@@ -113,44 +121,42 @@ def train_once(
             recipe=resolved,
         )
     )
-    return result, *score(folder, folder / "adapters")
+    right, asked = score(folder, folder / "adapters")
+    losses = f"{result.first_train_loss or 0:.2f} to {result.final_train_loss or 0:.2f}"
+    return Trained(result.iterations // resolved.grad_accumulation_steps, losses, right, asked)
 
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--presets", default="recommended,nanodistill")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=240)
+    parser.add_argument("--rows", type=int, default=300)
     chosen = parser.parse_args()
     blas.prepare()
     from nanodistill_mcp.student.models import inspect
 
     facts = inspect(InspectRequest(student=str(student_path()), result_path=Path("unused.json")))
-    print("| preset | seed | updates | first to last loss | right | share, 95 % interval | seconds |")
+    print("| preset | seed | updates | training loss | right | share, 95 % interval | seconds |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory(prefix="nanodistill-bench-") as name:
-        totals: dict[str, tuple[int, int]] = {"the student before": score(_folder(Path(name) / "before"), None)}
+        right, asked = score(_folder(Path(name) / "before"), None)
+        print(f"| (not trained) | | | | {right} of {asked} | {_share(right, asked)} | |", flush=True)
         for preset in chosen.presets.split(","):
-            preset_name, _, changed = preset.partition("+")
-            further = {
-                k: float(v) if k not in ("optimizer", "lr_schedule") else v
-                for k, v in (pair.split("=") for pair in changed.split("+") if pair)
-            }
+            scores: list[tuple[int, int]] = []
             for seed in range(chosen.seeds):
                 began = time.monotonic()
-                folder = _folder(Path(name) / f"{preset}-{seed}")
-                result, right, asked = train_once(folder, facts, preset_name, seed, chosen.rows, further)
-                before = totals.get(preset, (0, 0))
-                totals[preset] = before[0] + right, before[1] + asked
-                losses = f"{result.first_train_loss:.2f} to {result.final_train_loss:.2f}"
-                seconds = time.monotonic() - began
+                trained = train_once(_folder(Path(name) / f"{preset}-{seed}"), facts, preset, seed, chosen.rows)
+                scores.append((trained.right, trained.asked))
+                took_s = time.monotonic() - began
+                share = _share(trained.right, trained.asked)
                 print(
-                    f"| {preset} | {seed} | {result.iterations} it | {losses} | {right} of {asked} | {_share(right, asked)} | {seconds:.0f} |",
+                    f"| {preset} | {seed} | {trained.updates} | {trained.losses} | {trained.right} of {trained.asked} "
+                    f"| {share} | {took_s:.0f} |",
                     flush=True,
                 )
-        for preset, (right, asked) in totals.items():
-            print(f"| {preset} | all | | | {right} of {asked} | {_share(right, asked)} | |")
+            right, asked = (sum(part) for part in zip(*scores, strict=True))
+            print(f"| **{preset}** | all | | | {right} of {asked} | **{_share(right, asked)}** | |", flush=True)
 
 
 def _folder(path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from nanodistill_mcp.runs.store import Run, read_records
 _FEWEST_FOR_A_SPLIT = 20
 _TEST_SHARE = 0.1
 _MOST_TEST_ROWS = 200
+_FEWEST_VALID = 4
 
 COT_SHARE = 0.5
 """Share of the examples taught with their reasoning when ``reasoning`` is mixed and nothing else was asked for."""
@@ -43,7 +45,9 @@ def mode_of(text: str, spec: RunSpec) -> Literal["cot", "direct"]:
 def build_dataset(run: Run, val_split: float, folder: Path | None = None) -> dict[str, Any]:
     """Write ``dataset/train.jsonl``, ``valid.jsonl`` and ``test.jsonl`` of the examples as the user left them, and their manifest.
 
-    With fewer than 20 examples all are trained on: a validation set of one or two rows says nothing.
+    With fewer than 20 examples all are trained on: a validation set of one or two rows says nothing. Rows of one group are
+    all on one side, or what is measured would have been seen: rows that go back to the same seeds, or, where the seeds are so
+    mixed that all do, rows that were written in the same call.
 
     Raises:
         TrainingError: There are no accepted examples.
@@ -53,13 +57,18 @@ def build_dataset(run: Run, val_split: float, folder: Path | None = None) -> dic
     if not examples:
         raise TrainingError("There are no accepted examples to train on.", next_step="Call amplify first.")
     ordered = sorted(examples, key=lambda example: _hash("split", example.input))
+    groups, grouped_by = _groups(ordered)
     test: list[EffectiveExample] = []
     valid: list[EffectiveExample] = []
     if len(examples) >= _FEWEST_FOR_A_SPLIT:
-        synthetic = [example for example in ordered if example.origin != "seed"]
-        test = synthetic[: min(_MOST_TEST_ROWS, round(_TEST_SHARE * len(synthetic)))]
-        rest = [example for example in ordered if example not in test]
-        valid = rest[: max(4, round(val_split * len(rest)))] if val_split > 0 else []
+        # Mixed as they are by call, the seeds themselves are worth more in training.
+        open_ = [group for group in groups if grouped_by == "seed" or group[0].origin != "seed"]
+        synthetic = sum(example.origin != "seed" for example in examples)
+        test = _take(open_, min(_MOST_TEST_ROWS, round(_TEST_SHARE * synthetic)), len(examples))
+        tested = {example.id for example in test}
+        left = [group for group in open_ if group[0].id not in tested]
+        rest = len(examples) - len(test)
+        valid = _take(left, max(_FEWEST_VALID, round(val_split * rest)), rest) if val_split > 0 else []
     kept_apart = {example.id for example in test + valid}
     train = [example for example in ordered if example.id not in kept_apart]
     folder = folder or run.paths.dataset
@@ -73,8 +82,50 @@ def build_dataset(run: Run, val_split: float, folder: Path | None = None) -> dic
         with_reasoning = sum(bool(each.thinking) and mode_of(each.input, run.manifest.spec) == "cot" for each in part)
         counts[name] = {"rows": len(part), "with_reasoning": with_reasoning, "sha256": sha256_of(path)}
     written = {"files": counts, "examples": len(examples), "revisions": revisions.moved, "thinking_format": form}
+    written["split_by"] = grouped_by
     write_json(folder / "manifest.json", written)
     return counts
+
+
+def _groups(ordered: list[EffectiveExample]) -> tuple[list[list[EffectiveExample]], Literal["seed", "call"]]:
+    """Rows that belong together, in the order of their hashes, and by what."""
+    by_seed = _joined(ordered, lambda example: example.parents or [example.id])
+    if max(map(len, by_seed)) <= len(ordered) / 2:
+        return by_seed, "seed"
+    return _joined(ordered, lambda example: example.call_ids[:1] if example.origin == "synthetic" else []), "call"
+
+
+def _joined(
+    ordered: list[EffectiveExample], keys_of: Callable[[EffectiveExample], list[str]]
+) -> list[list[EffectiveExample]]:
+    """Rows that share a key, or share one with a row that does, and so on; a row without a key stands alone."""
+    root: dict[str, str] = {}
+
+    def find(key: str) -> str:
+        while (above := root.setdefault(key, key)) != key:
+            key = above
+        return key
+
+    keys = [[f"key {key}" for key in keys_of(example)] or [f"row {example.id}"] for example in ordered]
+    for first, *others in keys:
+        for other in others:
+            root[find(other)] = find(first)
+    groups: dict[str, list[EffectiveExample]] = {}
+    for example, (first, *_) in zip(ordered, keys, strict=True):
+        groups.setdefault(find(first), []).append(example)
+    return list(groups.values())
+
+
+def _take(groups: list[list[EffectiveExample]], wanted: int, of: int) -> list[EffectiveExample]:
+    """Whole groups, of as many rows as are wanted and about half as many more at most; never more than half of all."""
+    taken: list[EffectiveExample] = []
+    most = min(wanted + max(1, wanted // 2), of // 2)
+    for group in groups:
+        if len(taken) < wanted and len(taken) + len(group) <= most:
+            taken += group
+    if not taken and groups and len(smallest := min(groups, key=len)) <= of // 2:
+        return list(smallest)
+    return taken
 
 
 def _row(example: Example, spec: RunSpec, form: ThinkingFormat) -> dict[str, Any]:

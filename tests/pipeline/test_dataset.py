@@ -97,3 +97,80 @@ def test_a_student_with_tags_of_its_own_is_taught_with_them_unless_asked_otherwi
     assert targets["question 1"] == "<think>\nbecause 1\n</think>\nanswer 1"
     _, targets = _built(home, run_id="other", thinks_natively=True, options={"thinking_format": "plain"})
     assert targets["question 1"] == "Reasoning: because 1\n\nAnswer: answer 1"
+
+
+def _split(home: Path, examples: list[Example], val_split: float = 0.2) -> dict[str, Any]:
+    """The rows of each part by id, and by what they were kept together."""
+    run, _ = RunStore(home).create(manifest(), SEEDS)
+    write_lines(run.paths.traces_amplified, [example.model_dump() for example in examples])
+    build_dataset(run, val_split)
+    parts: dict[str, Any] = {
+        name: [row["id"] for row in read_lines(run.paths.dataset / f"{name}.jsonl")]
+        for name in ("train", "valid", "test")
+    }
+    written: Any = read_json(run.paths.dataset / "manifest.json")
+    return {**parts, "split_by": written["split_by"]}
+
+
+def _example(id_: str, parents: list[str], call: str) -> Example:
+    return Example(
+        id=id_,
+        input=f"question {id_}",
+        thinking="",
+        output="yes",
+        confidence=1.0,
+        origin="seed" if parents == [id_] else "synthetic",
+        parents=parents,
+        call_ids=[call, f"solve {id_}"],
+    )
+
+
+def test_rows_of_one_seed_are_never_on_both_sides(home: Path) -> None:
+    """A validation row whose twin was trained on measures memory, and the wrong checkpoint is taken for the best."""
+    seeds = [f"s{number}" for number in range(30)]
+    examples = [_example(seed, [seed], seed) for seed in seeds]
+    examples += [
+        _example(f"g{i}-{n}", [seeds[i], seeds[(i + n) % 3 + i // 3 * 3]], f"c{i}") for i in range(30) for n in range(4)
+    ]
+    parts = _split(home, examples)
+    assert parts["split_by"] == "seed"
+    parents = {example.id: set(example.parents) for example in examples}
+    sides = [set[str]().union(*(parents[id_] for id_ in parts[name])) for name in ("train", "valid", "test")]
+    assert not sides[0] & sides[1]
+    assert not sides[0] & sides[2]
+    assert not sides[1] & sides[2]
+    assert sorted(id_ for name in ("train", "valid", "test") for id_ in parts[name]) == sorted(parents)
+    assert 0.1 * len(examples) < len(parts["valid"]) < 0.3 * len(examples)
+    assert len(parts["test"]) > 0
+
+
+def test_where_every_call_was_shown_most_seeds_the_rows_of_one_call_stay_together(home: Path) -> None:
+    """With ten seeds and six of them in every prompt no seed could be kept apart; rows written in one breath are the nearest."""
+    seeds = [f"s{number}" for number in range(8)]
+    examples = [_example(seed, [seed], seed) for seed in seeds]
+    examples += [_example(f"g{i}-{n}", seeds[: i % 3 + 5], f"c{i}") for i in range(20) for n in range(8)]
+    parts = _split(home, examples)
+    assert parts["split_by"] == "call"
+    calls = [{id_.split("-")[0] for id_ in parts[name]} for name in ("train", "valid", "test")]
+    assert not calls[0] & calls[1]
+    assert not calls[0] & calls[2]
+    assert not calls[1] & calls[2]
+    assert set(seeds) <= set(parts["train"])
+    assert len(parts["valid"]) == pytest.approx(0.2 * (len(examples) - len(parts["test"])), abs=8)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 19])
+def test_few_rows_are_all_trained_on(home: Path, rows: int) -> None:
+    """A validation set of one or two rows says nothing."""
+    parts = _split(home, [_example(f"g{n}-0", [], f"c{n}") for n in range(rows)])
+    assert (len(parts["train"]), parts["valid"], parts["test"]) == (rows, [], [])
+
+
+@pytest.mark.parametrize("rows", [20, 21, 33, 100])
+def test_at_least_half_of_the_rows_are_trained_on_however_they_hang_together(home: Path, rows: int) -> None:
+    """Large groups must not eat the training set."""
+    for size in (1, 3, 8, 20):
+        examples = [_example(f"g{n // size}-{n}", ["s0", "s1"], f"c{n // size}") for n in range(rows)]
+        parts = _split(home / str(size), examples, val_split=0.1)
+        assert len(parts["train"]) >= rows / 4, size
+        assert len(parts["train"]) + len(parts["valid"]) + len(parts["test"]) == rows

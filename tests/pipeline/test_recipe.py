@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from nanodistill_mcp.errors import UserInputError
-from nanodistill_mcp.pipeline.recipe import PRESETS, preset_options, resolve
-from nanodistill_mcp.runs.options import Options
-from nanodistill_mcp.student.requests import Recipe
+from nanodistill_mcp.pipeline.recipe import PRESETS, explained, preset_options, resolve
+from nanodistill_mcp.runs.options import TRAINING_OPTIONS, Options
+from nanodistill_mcp.student.requests import Recipe, StudentFacts
 
 _UNSET = Options.model_validate({})
 
@@ -168,3 +168,133 @@ def test_every_preset_only_sets_options_there_are_and_values_in_their_range() ->
     """A typo in a preset would be refused only when a user picks it."""
     for preset, values in PRESETS.items():
         assert Options.model_validate(values).model_dump(exclude_none=True) == values, preset
+
+
+def _student(**facts: Any) -> StudentFacts:
+    values: dict[str, Any] = {
+        "student": "org/name",
+        "student_path": None,
+        "model_type": "qwen3",
+        "parameters": 4_000_000_000,
+        "bytes_on_disk": 0,
+        "layers": 36,
+        "hidden_size": 2560,
+        "max_position_embeddings": 4096,
+        "has_chat_template": True,
+        "thinks_natively": False,
+    }
+    return StudentFacts(**values | facts)
+
+
+def _for(student: StudentFacts, preset: str = "recommended", **options: Any) -> tuple[Recipe, dict[str, str]]:
+    return resolve(preset, Options(**options), rows=300, layers=student.layers, student=student)
+
+
+@pytest.mark.parametrize(
+    ("width", "rate"),
+    [(2560, 1e-4), (4096, 6.9e-5), (8192, 5e-5), (1024, 2e-4), (64, 1.8e-3), (16, 2e-3), (None, 1e-4)],
+)
+def test_the_recommended_rate_fits_the_students_width(width: int | None, rate: float) -> None:
+    """Narrow students need more; for those people use it stays between 5e-5 and 2e-4."""
+    recipe, reasons = _for(_student(hidden_size=width))
+    assert recipe.learning_rate == rate
+    assert ("learning_rate" in reasons) is (width is not None)
+    assert "hot" not in reasons.get("learning_rate", "")
+    assert _for(_student(hidden_size=width), learning_rate=3e-5)[0].learning_rate == 3e-5
+    assert _for(_student(hidden_size=width), "nanodistill")[0].learning_rate == 1e-5
+    assert _for(_student(hidden_size=width), fine_tune_type="full")[0].learning_rate == pytest.approx(rate / 10)
+
+
+def test_the_recommended_recipe_is_the_one_the_field_agrees_on() -> None:
+    """All linear layers at rank 16, the scale written out, eight rows to an update, a cosine after a warmup, the best kept."""
+    recipe, _ = _for(_student())
+    assert (recipe.lora_keys, recipe.num_layers, recipe.lora_rank, recipe.lora_scale) == (None, -1, 16, 2.0)
+    assert recipe.batch_size * recipe.grad_accumulation_steps == 8
+    updates = recipe.iters // recipe.grad_accumulation_steps
+    assert (recipe.lr_schedule, recipe.warmup_updates, updates) == ("cosine", 6, 113)
+    assert (recipe.patience, recipe.mask_prompt, recipe.optimizer) == (3, True, "adamw")
+
+
+@pytest.mark.parametrize(
+    ("facts", "blocks", "said"),
+    [
+        ({"parameters": 8_000_000_000}, 16, "8 billion parameters"),
+        ({"kind": "hybrid"}, 16, "hybrid"),
+        ({"kind": "mixture of experts"}, 16, "mixture of experts"),
+        ({"kind": "hybrid", "layers": 12}, -1, ""),
+        ({}, -1, ""),
+    ],
+)
+def test_of_large_hybrid_and_expert_students_the_last_blocks_are_trained(
+    facts: dict[str, Any], blocks: int, said: str
+) -> None:
+    """A backward pass through all of them is what Metal gives up on."""
+    recipe, reasons = _for(_student(**facts))
+    assert recipe.num_layers == blocks
+    assert said in reasons.get("lora_layers", "")
+    assert _for(_student(**facts), lora_layers=-1)[0].num_layers == -1
+
+
+def test_a_recipe_of_peft_is_translated_and_the_translation_told() -> None:
+    """PEFT multiplies by alpha ÷ rank; MLX-LM by the scale itself, so alpha taken for it would be sixteen times too strong."""
+    recipe, reasons = _for(_student(), lora_rank=16, lora_alpha=32, learning_rate=2e-4)
+    assert recipe.lora_scale == 2.0
+    assert reasons["lora_scale"].startswith("lora_alpha 32 ÷ lora_rank 16")
+    assert "learning_rate" not in reasons
+    _, reasons = _for(_student(), lora_scale=32.0, learning_rate=2e-4)
+    assert "0.0064, above 0.001, which is hot" in reasons["learning_rate"]
+    with pytest.raises(UserInputError, match="both say how strong"):
+        _for(_student(), lora_scale=2.0, lora_alpha=32)
+
+
+def test_mlx_lms_own_options_reach_the_recipe() -> None:
+    """All of them that decide anything."""
+    mlx = {
+        "iters": 41,
+        "val_batches": 3,
+        "steps_per_report": 5,
+        "steps_per_eval": 7,
+        "save_every": 9,
+        "clear_cache_threshold": 0,
+        "mask_prompt": False,
+        "optimizer_config": {"adamw": {"betas": [0.8, 0.9]}, "muon": {}},
+        "lr_schedule": {"name": "step_decay", "arguments": [1e-3, 0.5, 10.0], "warmup": 2},
+    }
+    recipe, reasons = _for(_student(), mlx_lm=mlx)
+    assert (recipe.iters, recipe.steps_per_eval, recipe.steps_per_checkpoint) == (40, 7, 9)
+    assert (recipe.validation_rows, recipe.clear_cache_threshold, recipe.mask_prompt) == (12, 0, False)
+    assert recipe.optimizer_config == {"betas": [0.8, 0.9]}
+    assert recipe.mlx_schedule is not None
+    assert recipe.mlx_schedule["name"] == "step_decay"
+    for said in (
+        "every step is reported",
+        "optimizer_config for muon is not used",
+        "hot",
+        "takes the place of learning_rate",
+    ):
+        assert said in reasons["mlx_lm"], said
+    assert "mlx_lm.iters decides" in reasons["num_train_epochs"]
+
+
+@pytest.mark.parametrize(("steps", "updates"), [(0, 0), (5, 5), (10_000, 56)])
+def test_warmup_can_be_given_in_updates(steps: int, updates: int) -> None:
+    """One longer than the training would never reach the rate."""
+    recipe, reasons = _for(_student(), warmup_steps=steps)
+    assert recipe.warmup_updates == updates
+    assert ("warmup_steps" in reasons) is (steps == 10_000)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_option_is_told_with_where_its_value_comes_from(preset: str) -> None:
+    """The user decides on this list."""
+    options = Options(lora_rank=4, lora_alpha=8, optimizer="muon")
+    recipe, reasons = resolve(preset, options, rows=3, layers=36, student=_student())
+    told = {line["option"]: line for line in explained(preset, options, recipe, reasons)}
+    assert set(told) >= set(TRAINING_OPTIONS) - {"fine_tune_type", "warmup_ratio"}
+    assert all(line["why"] for line in told.values())
+    assert told["lora_rank"] == {"option": "lora_rank", "value": 4, "why": "set by you"}
+    assert told["lora_scale"]["value"] == 2.0
+    assert told["batch_size"]["value"] == recipe.batch_size
+    assert told["max_seq_length"]["value"] == recipe.max_seq_length
+    if "lora_layers" in PRESETS[preset]:
+        assert told["lora_layers"]["why"].startswith(f"the preset {preset}")
