@@ -172,7 +172,7 @@ def _write_peft(adapter: _Adapter, request: FormsRequest, folder: Path) -> None:
     if any(weight.ndim != 2 for name, weight in adapter.weights.items() if name.endswith(".lora_a")):  # noqa: PLR2004
         raise _NotInThisFormError("Adapters of experts have no form that PEFT reads.")
     weights: dict[str, mx.array] = {}
-    modules = {module: module.removeprefix("language_model.") for module in adapter.modules}
+    modules = {module: _hugging_face_name(module, model_type) for module in adapter.modules}
     for module, name in modules.items():
         prefix = f"base_model.model.{name}"
         weights[f"{prefix}.lora_A.weight"] = mx.contiguous(adapter.weights[f"{module}.lora_a"].T)
@@ -197,6 +197,12 @@ def _write_peft(adapter: _Adapter, request: FormsRequest, folder: Path) -> None:
         "modules_to_save": None,
     }
     write_json(folder / "adapter_config.json", config)
+
+
+def _hugging_face_name(module: str, model_type: str) -> str:
+    """The name in the class that AutoModelForCausalLM chooses: Gemma 3's is the one that also sees pictures."""
+    text_only = module.removeprefix("language_model.")
+    return text_only.replace("model.", "model.language_model.", 1) if model_type == "gemma3" else text_only
 
 
 # GGUF: the same two matrices under llama.cpp's names, with its order of rows and columns.

@@ -188,6 +188,10 @@ def _one_plus_norms(name: str, weight: mx.array, _: Args) -> Renamed:
     yield name, weight.astype(mx.float32) + 1 if name.endswith("norm.weight") else weight
 
 
+def _gemma3_layout(name: str, weight: mx.array, args: Args) -> Renamed:
+    yield from _one_plus_norms(name.removeprefix("language_model."), weight, args)
+
+
 def _gemma_missing(layers_of_the_largest: int) -> Callable[[Args], str]:
     def missing(args: Args) -> str:
         largest = args.num_hidden_layers == layers_of_the_largest
@@ -273,7 +277,7 @@ def _qwen35_keys(writer: GGUFWriter, args: Args, _: Config) -> None:
 
 
 def _qwen35_missing(args: Args) -> str:
-    return "its experts" if args.num_experts else ""
+    return "it has experts" if args.num_experts else ""
 
 
 FAMILIES: dict[str, Family] = {
@@ -285,6 +289,7 @@ FAMILIES: dict[str, Family] = {
     "qwen3_5": Family(MODEL_ARCH.QWEN35, _delta_layout, _qwen35_keys, _qwen35_missing),
     "gemma2": Family(MODEL_ARCH.GEMMA2, _one_plus_norms, _gemma2_keys, _gemma_missing(46)),
     "gemma3_text": Family(MODEL_ARCH.GEMMA3, _one_plus_norms, _gemma3_keys, _gemma_missing(62)),
+    "gemma3": Family(MODEL_ARCH.GEMMA3, _gemma3_layout, _gemma3_keys, _gemma_missing(62)),
     "phi3": Family(MODEL_ARCH.PHI3),
     "granite": Family(MODEL_ARCH.GRANITE, _pairs_beside_each_other, _granite_keys),
     "smollm3": Family(MODEL_ARCH.SMOLLM3, _pairs_beside_each_other, missing=_smollm3_missing),

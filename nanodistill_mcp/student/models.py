@@ -49,6 +49,8 @@ def look_at(student: str) -> tuple[StudentFacts, ChatForm]:
     else:
         folder.check_tokenizer()
     hub.stay_offline()
+    from nanodistill_mcp.student.gguf_outlook import why_no_gguf
+
     tokenizer = _load_tokenizer(folder)
     chat = _checked_chat(tokenizer)
     context = folder.max_position_embeddings
@@ -62,6 +64,8 @@ def look_at(student: str) -> tuple[StudentFacts, ChatForm]:
         )
     if not chat.keeps_system:
         warnings.append("The student's chat template takes no system message; the instruction goes into the user's.")
+    if why := why_no_gguf(folder.config, tokenizer):
+        warnings.append(f"export_gguf will write no GGUF file of this student, only the fused MLX model: {why}")
     facts = StudentFacts(
         student=student,
         student_path=folder.path if remote is None else None,

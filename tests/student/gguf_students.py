@@ -61,6 +61,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "rope_theta": 1e6,
         "rope_scaling": {"rope_type": "linear", "factor": 8.0},
     },
+    "gemma3": {"vocab_size": 384},
     "phi3": {
         "tie_word_embeddings": False,
         "original_max_position_embeddings": 256,
@@ -107,6 +108,8 @@ def make_family(out_dir: Path, family: str, *, dtype: str = "float32", **changes
     make_tiny(out_dir, "llama")
     config: dict[str, Any] = json.loads((out_dir / "config.json").read_bytes())
     config |= {"model_type": _MODEL_TYPES.get(family, family)} | FAMILIES[family] | changes
+    if family == "gemma3":  # the text model inside one that also sees pictures
+        config = {**config, "text_config": config | FAMILIES["gemma3_text"] | {"model_type": "gemma3_text"} | changes}
     write_random_weights(out_dir, config, dtype)
     return out_dir
 
@@ -119,8 +122,8 @@ def write_random_weights(out_dir: Path, config: dict[str, Any], dtype: str = "fl
     module = importlib.import_module(f"mlx_lm.models.{config['model_type'].replace('mistral', 'llama')}")
     mx.random.seed(7)
     model = module.Model(module.ModelArgs.from_dict(config))
-    if config["model_type"] == "gemma3_text":
-        model.sanitize({})  # without a separate output matrix it is tied
+    if config["model_type"] in ("gemma3_text", "gemma3"):
+        getattr(model, "language_model", model).sanitize({})  # without a separate output matrix it is tied
 
     def shaken(weight: mx.array) -> mx.array:
         shaken = weight + 0.3 * mx.random.normal(weight.shape) if weight.ndim == 1 else weight * 2

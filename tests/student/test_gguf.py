@@ -1,5 +1,5 @@
 """Exports of every family, proved in llama.cpp against the fused MLX model; and what must be refused."""
-# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
 import json
 import os
@@ -10,12 +10,14 @@ from typing import Any, cast
 import gguf
 import pytest
 from gguf import MODEL_ARCH
+from mlx_lm.utils import load_tokenizer
 
 from nanodistill_mcp.errors import ExportError, UserInputError
 from nanodistill_mcp.runs.files import read_lines, sha256_of
 from nanodistill_mcp.student import gguf_architectures
 from nanodistill_mcp.student.gguf import export, write_gguf
 from nanodistill_mcp.student.gguf_architectures import Family
+from nanodistill_mcp.student.gguf_outlook import why_no_gguf
 from nanodistill_mcp.student.gguf_quantizations import QUANTIZATIONS
 from nanodistill_mcp.student.quantize import Quantizer
 from nanodistill_mcp.student.requests import VerifyResult
@@ -41,6 +43,7 @@ def _write(root: Path, student: Path, quantization: str = "F16", **further: Any)
 def test_a_student_of_every_family_answers_in_llama_cpp_as_it_does_in_mlx(tmp_path: Path, family: str) -> None:
     """In F16 only rounding may differ: any mistake in a layout, a key or the tokenizer shows as orders of magnitude more."""
     student = make_family(tmp_path / "base", family)
+    assert why_no_gguf(json.loads((student / "config.json").read_bytes()), load_tokenizer(student)) == ""
 
     result = _export_and_verify(tmp_path, student, "F16")
 
@@ -200,6 +203,9 @@ def test_what_llama_cpp_cannot_express_is_refused_by_name(
         write_gguf(student, tmp_path / "model.gguf", QUANTIZATIONS["F16"])
 
     assert "runs in mlx_lm and LM Studio as it is" in refused.value.next_step
+    assert (
+        why_no_gguf(json.loads((student / "config.json").read_bytes()), load_tokenizer(student)) == refused.value.what
+    )
     assert not list(tmp_path.glob("*.gguf*"))
 
 

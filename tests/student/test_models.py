@@ -16,6 +16,7 @@ from nanodistill_mcp.runs.files import read_lines, write_json
 from nanodistill_mcp.student.models import inspect, resolve
 from nanodistill_mcp.student.requests import InspectRequest, StudentFacts
 from tests.student.bench import carry_out, training
+from tests.student.gguf_students import write_random_weights
 from tests.student.hub_server import Hub, serving
 from tests.tiny_student import make_tiny
 
@@ -158,6 +159,16 @@ def test_the_facts_of_a_student_are_read_without_loading_it(tmp_path: Path) -> N
     assert (packed.quantized_bits, packed.licence, packed.parameters) == (4, "apache-2.0", plain.parameters)
     assert packed.bytes_on_disk < plain.bytes_on_disk
     assert (plain.warnings, packed.warnings, plain.bytes_to_download) == ([], [], 0)
+
+
+def test_a_student_that_no_gguf_file_can_be_written_of_is_named_before_it_is_trained(tmp_path: Path) -> None:
+    """Its fused model runs in MLX; whoever wants Ollama must know before anything is paid, not after hours of training."""
+    unknown = make_tiny(tmp_path / "olmo", "llama")
+    write_random_weights(unknown, json.loads((unknown / "config.json").read_bytes()) | {"model_type": "olmo2"})
+    (told,) = _facts(unknown).warnings
+
+    assert told.startswith("export_gguf will write no GGUF file of this student, only the fused MLX model: ")
+    assert "not one of llama, mistral, qwen2" in told
 
 
 def test_what_a_student_lacks_without_being_unusable_is_a_warning(tmp_path: Path, student: Path) -> None:
