@@ -1,5 +1,6 @@
 """A run up to its accepted examples, written by hand: what a paid path of a minute leaves, in a moment."""
 
+from pathlib import Path
 from typing import Any
 
 from nanodistill_mcp.demo import task
@@ -22,11 +23,11 @@ TEXTS = (
 )
 
 
-def amplified_run(bench: Bench) -> str:
+def amplified_run(bench: Bench, student: Path | None = None) -> str:
     """A run of the demo's task with four synthetic examples of one call, and one rejected; its id."""
     rows = [(row["input"], row["output"]) for row in task.seeds()]
     seeds = split(rows, None, 0)
-    asked = {"teacher": "local", "student": str(student_path()), "instruction": task.INSTRUCTION}
+    asked = {"teacher": "local", "student": str(student or student_path()), "instruction": task.INSTRUCTION}
     run, _ = RunStore(bench.home).create(manifest(RUN, **asked, seeds_sha256=digest(seeds)), seeds)
     outputs = sorted({seed.output for seed in seeds})
     traces = [

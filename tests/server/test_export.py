@@ -12,7 +12,9 @@ import pytest
 
 from nanodistill_mcp.pipeline.evaluate import score
 from nanodistill_mcp.pipeline.export_score import Scored
-from tests.conftest import WAIT_S, Bench, Demo
+from tests.conftest import SHORT, WAIT_S, Bench, Demo
+from tests.server.made import amplified_run
+from tests.tiny_student import make_tiny
 
 ALSO = ["peft", "mlx_4bit", "gguf_lora", "lm_studio"]
 
@@ -45,6 +47,27 @@ async def test_a_trained_student_says_the_same_in_mlx_and_llama_cpp_and_comes_in
         assert (folder / "model.gguf").stat().st_mtime_ns == written
         told = await agent.refused("export_gguf", run_id=run_id, also=["awq"])
         assert "mlx_4bit (the fused model in MLX's 4 bits" in told
+
+
+async def test_a_student_of_another_family_in_four_bits_is_trained_exported_and_verified(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """Qwen3 on a quantized base, as most users train it: the way from the examples to a proved file, in stage jobs."""
+    run_id = amplified_run(bench, make_tiny(tmp_path / "qwen3", "qwen3", quantize_bits=4))
+    options = {**SHORT, "num_train_epochs": 4, "learning_rate": 1e-2}
+    async with bench.connect() as agent:
+        replies = [
+            await agent.finish(run_id, "train", options=options),
+            await agent.finish(run_id, "evaluate"),
+            await agent.finish(run_id, "export_gguf"),
+        ]
+    assert [reply["state"] for reply in replies] == ["done"] * 3, replies[-1]["message"]
+    exported = replies[-1]["result"]
+    parity = exported["parity"]
+    assert (exported["architecture"], exported["verified"]) == ("qwen3", True)
+    assert parity["layout_proven_by"] in ("Q4_K_M", "F16")
+    assert parity["prompt_ids_equal"]
+    assert parity["fused_kl"] < parity["trained_kl"] / 10
 
 
 async def test_a_killed_check_says_so_and_hands_over_no_file(bench: Bench, demo: Demo) -> None:
