@@ -4,7 +4,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn, cast
@@ -31,8 +31,8 @@ Ending = Literal["finished", "early", "stopped", "diverged", "cancelled"]
 _LOSSES_KEPT = 10
 
 _DIVERGED_ABOVE, _DIVERGED_BY = 1.5, 2.0
-"""Training is taken to run away when the mean of the latest losses is above 1.5 times the first one, and 2 nats more: the
-untouched student was better, with room for a first batch that was an easy one."""
+"""Training is taken to run away when the mean of the latest losses is above 1.5 times the least one there was, and 2 nats more:
+a student that was ruined so comes back to what it knew in many times the updates, if ever."""
 
 Loss = Callable[..., tuple[mx.array, mx.array]]
 """Of a model and a batch: the mean loss of the targets that count, and their number."""
@@ -55,6 +55,8 @@ class Progress:
     trained_tokens: int = 0
     first_loss: float | None = None
     last_losses: tuple[float, ...] = ()
+    least_loss: float | None = None
+    """Least mean of ten losses in a row."""
     evaluated_at: int = -1
     best_iteration: int | None = None
     best_valid_loss: float | None = None
@@ -156,23 +158,30 @@ class Session(TrainingCallback):
 
     def _watch(self) -> None:
         """End a training whose loss runs away, while the checkpoints from before are still good."""
-        latest, first = self.progress.last_losses, self.progress.first_loss
-        if len(latest) == _LOSSES_KEPT and first is not None and _mean(latest) > _DIVERGED_ABOVE * first + _DIVERGED_BY:
-            self._diverged(self.progress.iteration, f"ran away, from {first:.2f} to {_mean(latest):.2f},")
+        latest, least = self.progress.last_losses, self.progress.least_loss
+        if len(latest) < _LOSSES_KEPT:
+            return
+        mean = _mean(latest)
+        if least is not None and mean > _DIVERGED_ABOVE * least + _DIVERGED_BY:
+            self._diverged(self.progress.iteration, f"ran away, from {least:.2f} to {mean:.2f},")
+        self.progress = replace(self.progress, least_loss=mean if least is None else min(least, mean))
 
     def _diverged(self, iteration: int, what: str) -> NoReturn:
-        """End the training: with the best checkpoint, or without a validation the one at whose time the loss was least."""
-        found = {each.iteration: _mean(each.state["progress"]["last_losses"]) for each in self._kept()}
-        if not found:
+        """End the training with the checkpoint that validated best; without one, with the newest that trained on well since."""
+        now = self.progress
+        gained = now.best_valid_loss is not None and now.first_loss is not None and now.best_valid_loss < now.first_loss
+        kept = now.best_iteration if gained else None
+        if (
+            now.best_iteration is None
+        ):  # a checkpoint's own losses are of before its last update, so only later ones speak for it
+            earlier = (each.iteration for each in checkpoints.every_verified(self._checkpoints_dir))
+            kept = next((each for each in earlier if each <= iteration - 2 * _LOSSES_KEPT), None)
+        if kept is None:
             raise _not_usable(iteration, what)
-        kept = self.progress.best_iteration or min(found, key=lambda each: found[each])
-        self.progress = replace(self.progress, iteration=max(found), best_iteration=kept)
+        self.progress = replace(now, iteration=kept, best_iteration=kept)
         raise Stopped(
             "diverged", f"The loss {what} at iteration {iteration}; what was learnt until iteration {kept} is kept."
         )
-
-    def _kept(self) -> Iterator[checkpoints.Checkpoint]:
-        return checkpoints.every_verified(self._checkpoints_dir)
 
     @property
     def final_loss(self) -> float | None:

@@ -12,9 +12,10 @@ import mlx.core as mx
 import pytest
 from mlx_lm.utils import load
 
+from nanodistill_mcp.demo.student import student_path
 from nanodistill_mcp.errors import NanodistillError, TrainingError, UserInputError
 from nanodistill_mcp.runs.files import sha256_of, write_json
-from nanodistill_mcp.student import checkpoints
+from nanodistill_mcp.student import checkpoints, lora
 from nanodistill_mcp.student.control import Control, Want
 from nanodistill_mcp.student.lora import learning_rate, train, train_here
 from nanodistill_mcp.student.requests import TrainRequest
@@ -151,13 +152,33 @@ def test_a_loss_that_is_no_number_stops_training_and_the_last_good_checkpoint_st
     """MLX-LM goes on to the end and saves weights that are no numbers."""
     request = training(tmp_path, student, learning_rate=1e30, steps_per_checkpoint=1)
 
-    with pytest.raises(TrainingError, match="lower options"):
+    with pytest.raises(TrainingError, match="iteration 2, before anything was learnt") as refused:
         train(request)
 
+    assert "lower options.learning_rate" in refused.value.next_step
     kept = checkpoints.newest_verified(request.checkpoints_dir)
     assert kept is not None
     assert all(bool(mx.isfinite(value).all()) for value in kept.tensors("weights.").values())
     assert not request.adapter_dir.exists()
+
+
+@pytest.mark.parametrize("valid", [0, 5])
+@pytest.mark.parametrize(("hot", "what"), [(0.3, "ran away, from"), (1e30, "stopped being a usable number")])
+def test_a_loss_that_runs_away_ends_training_with_what_was_learnt_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, valid: int, hot: float, what: str
+) -> None:
+    """Hours of steps on a ruined student are wasted, and its last checkpoint is the worst of all."""
+    monkeypatch.setattr(lora, "learning_rate", lambda _: lambda update: mx.where(update < 40, 1e-3, hot))
+    changes: dict[str, Any] = {"iters": 90, "steps_per_eval": 10, "steps_per_checkpoint": 10, "max_seq_length": 512}
+    request = training(tmp_path, student_path(), valid=valid, **changes)
+
+    result = train(request)
+
+    assert result.stopped == "diverged"
+    assert result.why.startswith(f"The loss {what}")
+    assert result.why.endswith(f"what was learnt until iteration {result.best_iteration} is kept.")
+    assert 20 <= result.best_iteration <= 40
+    assert (request.adapter_dir / "adapters.safetensors").exists()
 
 
 def test_weights_that_are_no_numbers_are_never_saved(tmp_path: Path, student: Path) -> None:
