@@ -63,6 +63,9 @@ async def test_a_student_that_does_not_fit_walks_down_the_ladder_and_training_go
         plan = reply["result"]
         assert plan["changes"], "it would have fitted"
         assert plan["peak_memory_gb"] <= 0.01
+        tried = plan["tried"]
+        assert [attempt["rung"] for attempt in tried] == list(range(len(tried)))
+        assert [attempt["fits"] for attempt in tried] == [False] * (len(tried) - 1) + [True]
         recipe = plan["recipe"]
         assert recipe["batch_size"] * recipe["grad_accumulation_steps"] == SHORT["batch_size"]
         assert "Given up to fit: batch_size" in reply["message"]
