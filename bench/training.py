@@ -5,9 +5,10 @@ every 100 iterations. Counted are tokens of answers, the ones the loss is of, pe
 on, which other jobs on the machine hardly move; and the most memory the process held. Rounds are compared one by one,
 because a machine's load drifts. On Linux a last line shows ``mlx_lm.lora`` as it is installed, with the slower BLAS.
 
-    python bench/training.py [--rounds 3] [--rows demo|mixed] [--student FOLDER]
+    python bench/training.py [--rounds 3] [--rows demo|short|mixed] [--student FOLDER]
 
-``demo`` rows have 60 to 130 tokens. ``mixed`` ones are of log-normal length, most of them short, as worked solutions are.
+``demo`` rows are much of one length, up to 90 tokens. ``short`` ones are of log-normal length, as questions and answers are, up to
+some 90 tokens too; ``mixed`` ones have worked solutions of log-normal length, up to some 450.
 """
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportMissingTypeStubs=false, reportPrivateImportUsage=false
@@ -74,7 +75,7 @@ def main() -> int:
     """Run the rounds and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each (default 3)")
-    parser.add_argument("--rows", choices=["demo", "mixed"], default="demo")
+    parser.add_argument("--rows", choices=["demo", "short", "mixed"], default="demo")
     parser.add_argument("--student", type=Path, default=student_path(), help="default: the demo's")
     parser.add_argument("--iterations", type=int, default=ITERATIONS)
     arguments = parser.parse_args()
@@ -118,6 +119,10 @@ def _table(measured: dict[str, list[Measured]], answer_tokens: float) -> None:
 def _row(rng: random.Random, kind: str) -> dict[str, Any]:
     message = task.write_message(rng, rng.choice(task.QUEUES)).text
     solution, queue = task.solve(message)
+    if kind == "short":
+        asked, told = (max(2, min(24, round(rng.lognormvariate(2.0, 0.7)))) for _ in range(2))
+        question, answer = " ".join(message.split()[:asked]), " ".join(solution.split()[:told])
+        return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
     if kind == "mixed":  # log-normal, as worked solutions are; the student is one token to a character or so
         solution = (solution + " ") * max(1, round(rng.lognormvariate(-0.2, 0.9)))
     answer = {"role": "assistant", "content": f"<thinking>\n{solution}\n</thinking>\n{queue}"}
