@@ -59,7 +59,9 @@ class Cell:
     """Of ASKED prompts, those answered word for word as in MLX."""
 
     def text(self) -> str:
-        return f"{self.top1:.2f} · {self.kl:.0e} · {self.megabytes:.2f} MB · {self.same}/{ASKED}".replace("e-0", "e-")
+        return f"{self.top1:.2f} · {self.kl:.0e} · {self.megabytes:.2f} MB · {self.same}/{ASKED}".replace(
+            "e-0", "e-"
+        ).replace("0e+00", "0")
 
 
 def shape(family: str) -> dict[str, Any]:
@@ -149,7 +151,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
     parser.add_argument("--quantizations", nargs="+", choices=list(QUANTIZATIONS), default=list(QUANTIZATIONS))
-    parser.add_argument("--iterations", type=int, default=160)
+    parser.add_argument("--iterations", type=int, default=100)
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     cells: dict[str, dict[str, Cell | None]] = {}
@@ -162,7 +164,8 @@ def main() -> int:
             prompts_path = write_jsonl(root / "prompts.jsonl", rows)
             said = answers_in_mlx(root, prompts_path)
             cells[family] = {q: cell(root, q, prompts_path, said) for q in options.quantizations}
-        print(f"{family}: loss {loss:.3f}, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+        print(f"{family}: loss {loss:.3f}, {time.monotonic() - began:.0f} s", file=sys.stderr)
+        print(table({family: cells[family]}, options.quantizations).splitlines()[-1], file=sys.stderr, flush=True)
     shown = table(cells, options.quantizations)
     print(shown)
     if options.write:

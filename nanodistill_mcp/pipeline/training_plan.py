@@ -297,7 +297,7 @@ def _does_not_fit(result: ProbeResult, measured: Measured, rungs: list[Rung]) ->
 
 
 def _warnings(rows: Rows, rung: Rung, result: ProbeResult, measured: Measured, disk_gb: float, run: Run) -> list[str]:
-    told: list[str] = []
+    told = list(measured.facts.warnings)
     if rows.too_long:
         told.append(
             f"{rows.too_long} of {rows.train} training rows are longer than {rung.recipe.max_seq_length} tokens and dropped."

@@ -75,6 +75,10 @@ class _Progress:
         append_line(self._metrics_path, {**event, "too_long": too_long} if too_long else event)
 
 
+_ALONE = ("gemma2", "phi3small")
+"""MLX-LM lays a batch's masks over these families' heads: an error, or wrong answers where the batch is as long."""
+
+
 @dataclass(frozen=True)
 class _Loaded:
     model: nn.Module
@@ -112,8 +116,9 @@ def _answer_all(
         progress.add(len(too_long), too_long=len(too_long))
     # Prompts of one length make a batch without padding.
     fitting = sorted((prompt for prompt in prompts if len(prompt.tokens) < loaded.context), key=lambda p: len(p.tokens))
-    for first in range(0, len(fitting), request.batch_size):
-        batch = fitting[first : first + request.batch_size]
+    size = 1 if getattr(loaded.model, "model_type", "") in _ALONE else request.batch_size
+    for first in range(0, len(fitting), size):
+        batch = fitting[first : first + size]
         began = time.monotonic()
         answers = _answer_batch(loaded, batch, request.max_tokens)
         share_s = (time.monotonic() - began) / len(batch)

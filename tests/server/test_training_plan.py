@@ -1,9 +1,13 @@
 """train(dry_run=true) through the real client: what training will take is known before it starts, and is what is done."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 from tests.conftest import SHORT, Bench, Demo
 from tests.server.made import amplified_run
+from tests.student.gguf_students import write_random_weights
+from tests.tiny_student import make_tiny
 
 
 def _options(plan: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -87,6 +91,16 @@ async def test_a_student_that_cannot_fit_is_refused_with_what_would(bench: Bench
         assert "clone_run" in reply["message"]
         status = await agent.call("get_status", run_id=run_id)
         assert {line["stage"]: line["state"] for line in status["stages"]}["train"] == "new"
+
+
+async def test_a_plan_names_what_will_be_missing_in_the_end(bench: Bench, tmp_path: Path) -> None:
+    """Whoever wants Ollama must learn before the hours of training that this student's family has no GGUF form here."""
+    student = make_tiny(tmp_path / "olmo2", "llama")
+    write_random_weights(student, json.loads((student / "config.json").read_bytes()) | {"model_type": "olmo2"})
+    run_id = amplified_run(bench, student)
+    async with bench.connect() as agent:
+        plan = (await agent.plan_training(run_id, **SHORT))["result"]
+    assert [told for told in plan["warnings"] if "export_gguf will write no GGUF file of this student" in told]
 
 
 async def test_planning_another_training_leaves_the_finished_one_alone(bench: Bench, demo: Demo) -> None:

@@ -4,6 +4,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlx_lm import load, stream_generate
@@ -14,6 +15,7 @@ from nanodistill_mcp.student.generate import generate
 from nanodistill_mcp.student.lora import train
 from nanodistill_mcp.student.requests import Done, Generated, GenerateRequest, Variant
 from tests.student.bench import carry_out, conversation, start, training, wait_until, write_jsonl
+from tests.student.gguf_students import make_family
 from tests.tiny_student import make_tiny
 
 
@@ -63,6 +65,28 @@ def test_every_variant_answers_every_prompt_as_mlx_lm_alone_would(tmp_path: Path
             tokens = [part.token for part in stream_generate(model, tokenizer, prompt=prompt, max_tokens=48)]
             assert answers[variant, f"p{number}"].text == tokenizer.decode(tokens, skip_special_tokens=True)
             assert answers[variant, f"p{number}"].prompt_tokens == len(prompt)
+
+
+def test_a_family_whose_batches_mlx_lm_gets_wrong_is_asked_one_by_one(tmp_path: Path) -> None:
+    """gemma2 lays the masks of a batch over its heads: two prompts of different length answer otherwise, three are an error."""
+    student = make_family(tmp_path / "gemma2", "gemma2")
+    rows = [
+        {"id": f"p{size}", "messages": [{"role": "user", "content": "seven words " * size}]} for size in (1, 2, 4, 9)
+    ]
+    asked: dict[str, Any] = {
+        "prompts_path": write_jsonl(tmp_path / "some.jsonl", rows),
+        "variants": [Variant(name="base")],
+    }
+    (tmp_path / "alone").mkdir()
+    apart = _request(tmp_path / "alone", student, tmp_path, batch_size=1, **asked)
+
+    found: list[dict[tuple[str, str], str]] = []
+    for request in (apart, *(_request(tmp_path, student, tmp_path, batch_size=size, **asked) for size in (2, 3))):
+        request.output_path.unlink(missing_ok=True)
+        generate(request)
+        found.append({key: answer.text for key, answer in _answers(request).items()})
+
+    assert found[0] == found[1] == found[2]
 
 
 def test_an_answer_says_whether_the_student_stopped_by_itself(tmp_path: Path, student: Path, adapter: Path) -> None:

@@ -140,15 +140,28 @@ def test_a_student_trained_on_a_4_bit_base_is_exported_from_dequantized_weights(
     assert result.fused_kl < 1e-5
 
 
-def test_the_numpy_quantizer_writes_a_file_llama_cpp_reads_rightly(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("quantization", "types"),
+    [
+        ("Q8_0", {"Q8_0"}),
+        ("Q6_K", {"Q6_K"}),
+        ("Q5_K_M", {"Q5_K", "Q6_K"}),
+        ("Q4_K_M", {"Q4_K", "Q6_K"}),
+        ("Q4_K_S", {"Q4_K", "Q5_K"}),
+        ("Q4_0", {"Q4_0"}),
+    ],
+)
+def test_the_numpy_quantizer_writes_a_file_llama_cpp_reads_rightly(
+    tmp_path: Path, quantization: str, types: set[str]
+) -> None:
     """The fallback is a whole way of its own, down to the bytes of a block."""
     student = make_tiny(tmp_path / "base", "llama", hidden=256)
 
-    _write(tmp_path, student, "Q4_K_M", quantizer=Quantizer("numpy"))
+    _write(tmp_path, student, quantization, quantizer=Quantizer("numpy"))
     result = verify(verify_request(tmp_path))
 
-    assert result.layout_proven_by == "Q4_K_M"
-    assert {tensor.tensor_type.name for tensor in gguf.GGUFReader(tmp_path / "model.gguf").tensors} >= {"Q4_K", "Q6_K"}
+    assert result.layout_proven_by == quantization
+    assert {tensor.tensor_type.name for tensor in gguf.GGUFReader(tmp_path / "model.gguf").tensors} >= types
 
 
 def test_a_bfloat16_student_is_compared_beyond_its_own_rounding(tmp_path: Path) -> None:
