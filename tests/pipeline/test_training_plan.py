@@ -1,12 +1,27 @@
 """What a plan predicts, and when it is still the plan."""
 
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from nanodistill_mcp.demo import task
+from nanodistill_mcp.demo.student import student_path
+from nanodistill_mcp.jobs.locks import open_lock, try_lock
+from nanodistill_mcp.jobs.supervise import Job, carry_out
 from nanodistill_mcp.pipeline.recipe import resolve
-from nanodistill_mcp.pipeline.training_plan import predicted_hours, training_options
+from nanodistill_mcp.pipeline.stages import STAGES
+from nanodistill_mcp.pipeline.training_plan import is_planned, predicted_hours, stored_plan, training_options
+from nanodistill_mcp.runs.files import write_json, write_lines
 from nanodistill_mcp.runs.options import Options
+from nanodistill_mcp.runs.paths import JobPaths
+from nanodistill_mcp.runs.records import Example, Exit, JobRequest
+from nanodistill_mcp.runs.store import Run, RunStore, now
 from nanodistill_mcp.student.requests import ProbeResult, Recipe
-from tests.runs.made import manifest
+from tests.runs.made import SEEDS, manifest
 
 
 def _recipe() -> Recipe:
@@ -68,3 +83,87 @@ def test_options_of_this_training_lie_over_the_runs_own() -> None:
     assert (options.lora_alpha, options.lora_scale, options.lora_rank, options.batch_size) == (None, 3.0, 16, 2)
     assert notes == {"learning_rate": "given as lr"}
     assert training_options(spec, {})[0].lora_alpha == 32
+
+
+DIES_ON = """
+import json, os, signal, sys
+request = json.load(open(sys.argv[-1]))
+rungs = json.loads(sys.argv[1])
+if request["kind"] == "probe" and request["first"] in rungs:
+    with open(request["metrics_path"], "a") as metrics:
+        print(json.dumps({"event": "rung", "rung": request["first"]}), file=metrics)
+    os.kill(os.getpid(), signal.SIGKILL)
+sys.argv[1:] = [sys.argv[-1]]
+from nanodistill_mcp.student.child import main
+main()
+"""
+"""A student process that the kernel ends on some rungs, as it does when memory runs out."""
+
+
+async def _planned(home: Path, dies_on: list[int], **options: Any) -> tuple[Run, Exit]:
+    """Carry out plan_training in this process, with a student process that dies on rungs."""
+    spec = manifest(student=str(student_path()), options=options)
+    run, _ = RunStore(home).create(spec, SEEDS)
+    examples = [
+        Example(
+            id=f"g{number}", input=row["input"], thinking="Clues.", output=row["output"], confidence=1.0,
+            origin="synthetic", parents=[], call_ids=[],
+        )
+        for number, row in enumerate(task.seeds())
+    ]  # fmt: skip
+    write_lines(run.paths.traces_amplified, [example.model_dump() for example in examples])
+    paths = JobPaths(run.paths.jobs / "001-plan_training")
+    paths.root.mkdir(mode=0o700, parents=True)
+    arguments = {"training_lock_path": str(home / "training.lock"), "student": str(student_path())}
+    request = JobRequest(stage="plan_training", nonce="n", requested_at=now(), arguments=arguments)
+    write_json(paths.request, request.model_dump())
+    lock = open_lock(run.paths.worker_lock)
+    assert try_lock(lock)
+    job = Job(run, paths, request, lock)
+    root = str(Path(__file__).parents[2])
+    job.student_command = [
+        sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {root!r}){DIES_ON}", json.dumps(dies_on)
+    ]  # fmt: skip
+    ended = await carry_out(job, STAGES["plan_training"])
+    assert ended is not None
+    return run, ended
+
+
+async def test_a_probe_that_is_killed_goes_on_below_and_the_plan_says_where(home: Path) -> None:
+    """The kernel's way to say "too much" is not an error of the student's: the next rung gets a process of its own."""
+    run, ended = await _planned(home, [0, 1], batch_size=4)
+    assert ended.outcome == "done", ended.what
+    plan = stored_plan(run)
+    assert plan is not None
+    assert [(attempt.rung, attempt.fits) for attempt in plan.tried] == [(0, False), (1, False), (2, True)]
+    assert (plan.recipe.batch_size, plan.recipe.grad_accumulation_steps) == (1, 8)
+    assert plan.changes["batch_size"].endswith("1 rows at once, 8 such batches to an update: 8 rows as before")
+    assert plan.rows.proved == len(task.seeds())
+    assert plan.warnings == ["There are no validation rows: the last checkpoint is taken, not the best."]
+    assert is_planned(run, Options(batch_size=4), str(student_path()))
+    assert not is_planned(run, Options(batch_size=4, lora_rank=3), str(student_path()))
+    assert not is_planned(run, Options(batch_size=4), "another/student")
+    os.utime(run.paths.traces_amplified, ns=(1, 1))
+    assert not is_planned(run, Options(batch_size=4), str(student_path()))
+
+
+async def test_a_probe_that_is_killed_on_every_rung_names_a_smaller_student(home: Path) -> None:
+    """And the job has failed in words, not crashed."""
+    run, ended = await _planned(home, list(range(20)), batch_size=1)
+    assert (ended.outcome, ended.error_kind) == ("failed", "training")
+    assert "every try ran out of memory" in ended.what
+    assert "smaller student" in ended.next_step
+    assert stored_plan(run) is None
+
+
+async def test_rows_that_are_too_long_are_counted_and_the_rest_is_planned(home: Path) -> None:
+    """None is cut; all of them together are an error before anything is tried."""
+    run, ended = await _planned(home, [], max_seq_length=42)
+    assert ended.outcome == "done", ended.what
+    plan = stored_plan(run)
+    assert plan is not None
+    assert 0 < plan.rows.too_long < plan.rows.train
+    assert plan.recipe.max_seq_length <= 42
+    assert any("are longer than 42 tokens and dropped" in told for told in plan.warnings)
+    _, ended = await _planned(home / "other", [], max_seq_length=16)
+    assert f"None of the {plan.rows.train} training rows fits into max_seq_length=16" in ended.what
