@@ -6,8 +6,6 @@ import sys
 import time
 from dataclasses import dataclass
 
-import psutil
-
 SLEPT_FROM_S = 20.0
 """A gap from which the machine is taken to have slept; shorter ones are a busy machine or a clock that was set right."""
 
@@ -64,6 +62,8 @@ class Naps:
 
 
 def _battery_percent() -> int | None:
+    import psutil  # noqa: PLC0415 - the server imports this module, and a client waits for its start
+
     battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
     return None if battery is None or battery.power_plugged is not False else round(battery.percent)
 

@@ -48,6 +48,8 @@ _SMALLER = (
 class Rows(BaseModel):
     """What the student makes of the rows. None is cut: those that do not fit are left out."""
 
+    model_config = ConfigDict(extra="ignore", defer_build=True)
+
     train: int
     valid: int
     too_long: int = Field(description="Training rows longer than the sequence length.")
@@ -64,7 +66,7 @@ class Rows(BaseModel):
 class TrainingPlan(BaseModel):
     """``training_plan.json``."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", defer_build=True)  # the server imports it at its start
 
     schema_version: int = _SCHEMA
     made_at: str

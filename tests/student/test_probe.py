@@ -1,6 +1,8 @@
 """The probe: real steps on real weights, which may end the process that takes them."""
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pytest
 
 from nanodistill_mcp.errors import TrainingError, UserInputError
 from nanodistill_mcp.runs.files import read_json, read_lines
+from nanodistill_mcp.student.folder import StudentFolder
 from nanodistill_mcp.student.lora import train
 from nanodistill_mcp.student.measure import measure
 from nanodistill_mcp.student.probe import probe
@@ -189,12 +192,8 @@ def test_every_row_is_measured_and_proved(tmp_path: Path, student: Path) -> None
 
 def test_rows_whose_answers_the_tokenizer_changes_are_named_together(tmp_path: Path, student: Path) -> None:
     """One at a time the user would be sent back for each."""
-    import shutil
-
     broken = shutil.copytree(student, tmp_path / "student")
     (broken / "chat_template.jinja").write_text(CHAT_TEMPLATE)
-    import json
-
     path = broken / "tokenizer.json"
     tokenizer = json.loads(path.read_bytes())
     tokenizer["normalizer"] = {"type": "Replace", "pattern": {"String": "odd"}, "content": "even"}
@@ -204,3 +203,30 @@ def test_rows_whose_answers_the_tokenizer_changes_are_named_together(tmp_path: P
     with pytest.raises(TrainingError) as caught:
         _measure(request)
     assert "the answers of 10 rows (g1, g3, g5, g7, g9, ...)" in caught.value.what
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        ({"model_type": "gemma3_text", "layer_types": ["sliding_attention", "full_attention"]}, "dense"),
+        ({"model_type": "smollm3", "layer_types": ["full_attention"], "num_experts": 0}, "dense"),
+        ({"model_type": "mixtral", "num_local_experts": 8}, "mixture of experts"),
+        ({"model_type": "deepseek_v3", "n_routed_experts": 256}, "mixture of experts"),
+        (
+            {"model_type": "gpt_oss", "num_local_experts": 32, "layer_types": ["sliding_attention"]},
+            "mixture of experts",
+        ),
+        ({"model_type": "lfm2", "layer_types": ["conv", "full_attention"]}, "hybrid"),
+        ({"model_type": "qwen3_next", "num_experts": 512, "full_attention_interval": 4}, "hybrid"),
+        ({"model_type": "granitemoehybrid", "layer_types": ["mamba", "attention"], "num_local_experts": 8}, "hybrid"),
+        ({"model_type": "falcon_h1", "mamba_d_state": 128}, "hybrid"),
+        ({"model_type": "qwen3_5", "text_config": {"layer_types": ["linear_attention", "full_attention"]}}, "hybrid"),
+    ],
+    ids=str,
+)
+def test_the_kind_of_an_architecture_is_read_from_its_configuration(
+    tmp_path: Path, config: dict[str, Any], kind: str
+) -> None:
+    """It decides how many blocks are trained, and what is said when no gradient passes."""
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert StudentFolder(tmp_path).kind == kind
