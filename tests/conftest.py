@@ -51,20 +51,12 @@ class ScriptedTeacher:
         return self.server.openai_url
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in a hook of the same name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Spread the tests over processes: those that share the demo's one run together, the server's one by one, others by file."""
+    """Keep the tests together that share the demo's one run, when tests are spread over processes."""
     for item in items:
-        shares_demo = "demo" in getattr(item, "fixturenames", ())
-        if shares_demo or item.path.parent.name != "server":
-            item.add_marker(pytest.mark.xdist_group("demo" if shares_demo else item.path.name))
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what proofs measured, also when they pass; they say it with ``record_property("measured", line)``."""
-    for report in terminalreporter.getreports("passed"):
-        for name, line in report.user_properties:
-            if name == "measured":
-                terminalreporter.write_line(str(line))
+        if "demo" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("demo"))
 
 
 @pytest.fixture

@@ -92,7 +92,7 @@ async def test_a_clone_says_when_no_answer_fits_and_is_made_once(bench: Bench) -
             "held_out_split: a clone keeps the other run's examples and its held-out ones.",
             id="split",
         ),
-        pytest.param({"changes": {"options": {"epochs": 1}}}, "The options are not accepted: epochs", id="option"),
+        pytest.param({"changes": {"options": {"ranks": 1}}}, "The options are not accepted: ranks", id="option"),
         pytest.param({"changes": {"budget_usd": 1000}}, "above this server's ceiling", id="budget"),
         pytest.param(
             {"changes": {"response_schema": {"type": "integer"}}}, "does not keep response_schema", id="schema"
