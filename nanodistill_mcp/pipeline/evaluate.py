@@ -9,8 +9,9 @@ from nanodistill_mcp.jobs.supervise import Job
 from nanodistill_mcp.pipeline import answers, dataset, thinking
 from nanodistill_mcp.pipeline.checking import Checking, checking_of
 from nanodistill_mcp.pipeline.revisions import effective_examples
-from nanodistill_mcp.pipeline.statistics import wilson
+from nanodistill_mcp.pipeline.statistics import paired, wilson
 from nanodistill_mcp.pipeline.teaching import all_done, run_options, teacher_of
+from nanodistill_mcp.pipeline.verdicts import judged
 from nanodistill_mcp.runs.files import read_lines, write_json, write_lines
 from nanodistill_mcp.runs.records import Trace
 from nanodistill_mcp.runs.store import Run, read_records
@@ -21,7 +22,6 @@ Rows = list[tuple[str, str, str]]
 """(id, input, expected output)."""
 
 _SHOWN = 5
-_ENOUGH = 20
 
 
 async def evaluate(job: Job) -> dict[str, Any]:
@@ -79,7 +79,8 @@ async def evaluate(job: Job) -> dict[str, Any]:
                 part["teacher"]["may_have_seen_answers"] = True
     write_lines(run.paths.answers, [row for part in scored.values() for row in part["rows"]])
     summary = {name: {key: value for key, value in part.items() if key != "rows"} for name, part in scored.items()}
-    result = {"checker": checking.checker, **summary, "verdict": verdict(summary)}
+    found = judged(summary)
+    result = {"checker": checking.checker, **summary, "decision": found.decision, "verdict": found.words}
     write_json(run.paths.evaluation, result)
     return result
 
@@ -139,6 +140,20 @@ def score(rows: Rows, right: set[str]) -> dict[str, Any]:
     }
 
 
+def compared(right: dict[str, set[str]], other: str, rows: list[str]) -> dict[str, Any]:
+    """The student against another model, row by row."""
+    pair = paired(right["student"], right[other], rows)
+    low, high = pair.interval()
+    return {
+        "rows": pair.rows,
+        "only_student": pair.only_first,
+        f"only_{other}": pair.only_second,
+        "difference": round(pair.difference, 4),
+        "interval_95": [round(low, 4), round(high, 4)],
+        "p_value": round(pair.p_value, 6),
+    }
+
+
 def _score_set(
     name: str,
     checking: Checking,
@@ -170,8 +185,10 @@ def _score_set(
                 "answer": answer,
                 "correct": line["id"] in right[variant],
             }
+    result["student_against_base"] = compared(right, "base", [i for i, _, _ in rows])
     if asked := [row for row in rows if row[0] in solved]:
         result["teacher"] = score(asked, right["teacher"])
+        result["student_against_teacher"] = compared(right, "teacher", [i for i, _, _ in asked])
     wrong = [line for line in table if not line["student"]["correct"]]
     result["failures"] = [
         {
@@ -183,20 +200,3 @@ def _score_set(
         for line in wrong[:_SHOWN]
     ]
     return {**result, "rows": table}
-
-
-def verdict(summary: dict[str, Any]) -> str:
-    """What the numbers allow to be said, and no more: two shares differ when neither lies in the other's interval."""
-    name = "held_out" if "held_out" in summary else "synthetic"
-    part = summary[name]
-    student, base = part["student"], part["base"]
-    where = "held-out examples" if name == "held_out" else "synthetic examples (no real one was held out)"
-    numbers = (
-        f"student {student['accuracy']:.0%} ({student['interval_95'][0]:.0%}-{student['interval_95'][1]:.0%}), "
-        f"base {base['accuracy']:.0%} on {student['rows']} {where}"
-    )
-    if student["interval_95"][0] > base["accuracy"] and base["interval_95"][1] < student["accuracy"]:
-        return f"The student is better than its base: {numbers}."
-    if student["rows"] < _ENOUGH:
-        return f"Too few examples to tell: {numbers}. Hold out {_ENOUGH} or more (options.test_path)."
-    return f"No difference to the base can be shown: {numbers}."
