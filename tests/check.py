@@ -23,8 +23,8 @@ CHECKS: dict[str, list[str]] = {
 def main() -> int:
     """Run the checks; the exit code is 0 when all of them pass."""
     failed = [name for name, arguments in CHECKS.items() if not _passes(name, arguments)]
-    # Most tests wait for processes they started, so three keep two cores busy; tests/conftest.py says which stay together.
-    if not _passes("tests", ["-m", "pytest", "-n", "3", "--dist", "loadgroup", *sys.argv[1:]]):
+    # Most tests wait for processes they started, so three keep two cores busy.
+    if not _passes("tests", ["-m", "pytest", "-n", "3", *sys.argv[1:]]):
         failed.append("tests")
     if failed:
         print(f"check: failed: {', '.join(failed)}")

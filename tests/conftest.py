@@ -51,14 +51,6 @@ class ScriptedTeacher:
         return self.server.openai_url
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in a hook of the same name
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests together that share the demo's one run, when tests are spread over processes."""
-    for item in items:
-        if "demo" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("demo"))
-
-
 @pytest.fixture
 def anyio_backend() -> str:
     """The event loop LiteLLM needs."""
