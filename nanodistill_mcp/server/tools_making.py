@@ -1,0 +1,183 @@
+"""The tools that make a run and put one away."""
+
+from functools import partial
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from nanodistill_mcp.errors import RunStateError, UserInputError
+from nanodistill_mcp.jobs.launch import active_job
+from nanodistill_mcp.pipeline import estimate, plan, recipe
+from nanodistill_mcp.pipeline import status as states
+from nanodistill_mcp.pipeline.clone import CHANGEABLE, carried, check_clone
+from nanodistill_mcp.runs.records import Reasoning
+from nanodistill_mcp.runs.store import Run
+from nanodistill_mcp.server.app import next_step, spend_reply
+from nanodistill_mcp.server.arguments import Ctx, RunId, app_of
+from nanodistill_mcp.server.artifacts import artifact_list
+from nanodistill_mcp.server.preflight import inspect_both
+from nanodistill_mcp.server.replies import CloneReply, CreateReply, DeleteReply, NextStep
+from nanodistill_mcp.server.revised import clone_reply
+
+
+async def create_run(
+    name: Annotated[str, Field(description="The run's id: letters, digits, '.', '_', '-'; at most 64.")],
+    instruction: Annotated[
+        str, Field(description="What the model is to do with an input, in a sentence or two.", max_length=20_000)
+    ],
+    ctx: Ctx,
+    seed: Annotated[
+        list[dict[str, Any]],
+        Field(
+            description="The examples: a list of {input, output}, the output left out where the teacher is to answer. Ten are a good start."
+        ),
+    ] = [],
+    seed_path: Annotated[
+        str, Field(description="Instead of seed: a .json, .jsonl or .csv file in an allowed directory.")
+    ] = "",
+    teacher: Annotated[
+        str,
+        Field(
+            description="A LiteLLM model id, a configured endpoint's name, or host: you answer. Left out: the server's default."
+        ),
+    ] = "",
+    student: Annotated[
+        str, Field(description="A hub id (org/name) or an allowed local folder. Left out: the server's default.")
+    ] = "",
+    augment_factor: Annotated[int, Field(description="Training examples wanted per seed.", ge=1, le=1000)] = 50,
+    reasoning: Annotated[
+        Reasoning, Field(description="Teach worked reasoning, the answer alone, or half of each.")
+    ] = "cot",
+    response_schema: Annotated[
+        dict[str, Any], Field(description="A JSON Schema every output keeps, when outputs are JSON.")
+    ] = {},
+    preset: Annotated[str, Field(description=f"One of: {', '.join(recipe.PRESETS)}.")] = "recommended",
+    options: Annotated[
+        dict[str, Any],
+        Field(
+            description="Further options by name, such as test_path or num_train_epochs; an unknown one is refused with the list."
+        ),
+    ] = {},
+    budget_usd: Annotated[
+        float, Field(description="The most this run may pay the teacher, in dollars. Never exceeded.", ge=0)
+    ] = 5.0,
+) -> CreateReply:
+    """Check everything, set held-out examples aside and store a new run; spends nothing.
+
+    Answers with the plan and an estimate of calls, dollars, updates and disk to show the user before going on. Takes a few
+    seconds. Next: synthesize_cot.
+    """
+    request = plan.check_request(
+        app_of(ctx).settings,
+        name=name,
+        instruction=instruction,
+        seed=seed,
+        seed_path=seed_path,
+        teacher=teacher,
+        student=student,
+        augment_factor=augment_factor,
+        reasoning=reasoning,
+        response_schema=response_schema,
+        preset=preset,
+        options=options,
+        budget_usd=budget_usd,
+    )
+    run, created = await _store(ctx, request)
+    return _created(request, run, created)
+
+
+async def clone_run(
+    run_id: RunId,
+    name: Annotated[str, Field(description="The new run's id: letters, digits, '.', '_', '-'; at most 64.")],
+    ctx: Ctx,
+    changes: Annotated[
+        dict[str, Any],
+        Field(description=f"What is to differ: {', '.join(CHANGEABLE)}. options are put over the other run's."),
+    ] = {},
+) -> CloneReply:
+    """Make a new run of another's examples, split as they are, with some settings changed; spends nothing.
+
+    Its stages are called again and answered, without paying, from what the other run paid for wherever a question is still the
+    same; its spend counts only what it pays itself. The user's own policy and revisions of examples go along, models do not.
+    Next: synthesize_cot.
+    """
+    app = app_of(ctx)
+    source = app.store.open(run_id)
+    request = check_clone(app.settings, source, name, changes)
+    run, created = await _store(ctx, request, source)
+    return clone_reply(_created(request, run, created), run, source)
+
+
+async def _store(ctx: Ctx, request: plan.Request, source: Run | None = None) -> tuple[Run, bool]:
+    """The run a checked request asks for, made now unless it is there; with what it takes along of the run it is cloned of."""
+    app = app_of(ctx)
+    fill = carried(source, request).write if source is not None else None
+    existing = app.store.find(request.run_id)
+    if existing is not None and existing.manifest.spec == request.spec:
+        run, created = existing, False
+    else:
+        await ctx.report_progress(0, 2, "checking teacher and student")
+        if existing is None:
+            check = partial(
+                plan.check_teacher,
+                endpoint=request.endpoint,
+                options=request.options,
+                ceilings=app.settings.budget,
+            )
+            texts = estimate.texts_to_count(request)
+            teacher_facts, student_facts = await inspect_both(request.endpoint, request.student, texts, check)
+            estimated = estimate.make_plan(request, teacher_facts, student_facts)
+            manifest = plan.make_manifest(request, teacher_facts, student_facts, estimated)
+            if source is not None:
+                manifest = manifest.model_copy(update={"cloned_from": source.run_id})
+        else:  # refused by the store, which shows the difference
+            manifest = existing.manifest.model_copy(update={"spec": request.spec})
+        run, created = app.store.create(
+            manifest, request.seeds, inputs=request.inputs, wordings=request.wordings, fill=fill
+        )
+        await ctx.report_progress(2, 2, "stored")
+    return run, created
+
+
+def _created(request: plan.Request, run: Run, created: bool) -> CreateReply:  # noqa: FBT001 - what the store answered
+    manifest = run.manifest
+    return CreateReply(
+        run_id=run.run_id,
+        created=created,
+        folder=str(run.paths.root),
+        plan=manifest.plan,
+        teacher="host (you: the agent that calls these tools)"
+        if request.endpoint.is_host
+        else f"{manifest.spec.teacher} ({manifest.teacher_model} at {manifest.teacher_host or 'its provider'})",
+        student=manifest.spec.student,
+        spend=spend_reply(run),
+        artifacts=artifact_list(run),
+        next_step=next_step(run, states.pipeline_status(run)[0]),
+    )
+
+
+async def delete_run(
+    run_id: RunId,
+    confirm_name: Annotated[str, Field(description="The run's id once more, as the user confirmed it.")],
+    ctx: Ctx,
+) -> DeleteReply:
+    """Move a run to the trash, after the user said so; nothing is erased. Refused while a job runs."""
+    app = app_of(ctx)
+    run = app.store.open(run_id)
+    if confirm_name != run_id:
+        raise UserInputError(
+            "confirm_name is not the run's id.",
+            next_step=f"Ask the user, then call delete_run(run_id={run_id!r}, confirm_name={run_id!r}).",
+        )
+    if active_job(run):
+        raise RunStateError(
+            f"Run {run_id!r} has a running job.",
+            next_step=f"Call control_job(run_id={run_id!r}, action='cancel') first.",
+        )
+    moved = app.store.trash(run)
+    return DeleteReply(
+        run_id=run_id,
+        moved_to=str(moved),
+        message="Moved to the trash; remove that folder to free the space.",
+        next_step=NextStep(tool="get_status", arguments={}, why="See the runs that are left."),
+    )

@@ -1,0 +1,233 @@
+"""The tools that carry out a stage of a run, and the one that steers the job."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from nanodistill_mcp.errors import RunStateError, UserInputError
+from nanodistill_mcp.jobs.launch import active_job, steer
+from nanodistill_mcp.pipeline import plan, spending
+from nanodistill_mcp.pipeline import status as states
+from nanodistill_mcp.pipeline.policy_versions import content, given_policy
+from nanodistill_mcp.pipeline.revisions import count_examples
+from nanodistill_mcp.runs.records import MAX_PROMPTS, Control, ModelName
+from nanodistill_mcp.server import stages
+from nanodistill_mcp.server.app import next_step
+from nanodistill_mcp.server.arguments import BudgetUsd, Ctx, NewCaps, Restart, RunId, Wait, app_of
+from nanodistill_mcp.server.replies import ControlReply, StageReply
+from nanodistill_mcp.settings import HOST_TEACHER
+from nanodistill_mcp.student.form_names import FORMS, forms_named
+from nanodistill_mcp.student.gguf_quantizations import DEFAULT_QUANTIZATION, QUANTIZATIONS, quantization_named
+
+
+async def synthesize_cot(
+    run_id: RunId,
+    ctx: Ctx,
+    budget_usd: BudgetUsd = 0,
+    caps: NewCaps = {},
+    wait_s: Wait = 20,
+    restart: Restart = False,
+) -> StageReply:
+    """Let the teacher solve each example without seeing its answer, as a background job that pays the teacher.
+
+    Its agreement with the given outputs is the traces' measured confidence; the held-out examples are solved too and give
+    the teacher's ceiling. Needs create_run; next: extract_policy.
+    """
+    app = app_of(ctx)
+    spending.change_budget(app.store.open(run_id), app.settings.budget, budget_usd, caps)
+    return await stages.run_stage(app, ctx, run_id, "synthesize_cot", {}, wait_s=wait_s, restart=restart)
+
+
+async def extract_policy(
+    run_id: RunId,
+    ctx: Ctx,
+    feedback: Annotated[
+        str, Field(description="What to change in the policy; makes a new version.", max_length=20_000)
+    ] = "",
+    policy: Annotated[
+        dict[str, Any],
+        Field(description="Fields that replace those of the current policy, or all; {version: N} restores version N."),
+    ] = {},
+    budget_usd: BudgetUsd = 0,
+    caps: NewCaps = {},
+    wait_s: Wait = 20,
+    restart: Restart = False,
+) -> StageReply:
+    """Let the teacher write down the task's policy in ten fields, and how answers are compared; one paid call.
+
+    feedback refines it, policy changes, replaces or restores it without a call. Each makes a new version, kept as
+    policies/policy.vN.json; the reply says what changed, policies/compare/1..3 compares any two. Show it to the user; needs
+    synthesize_cot, next: amplify.
+    """
+    app = app_of(ctx)
+    run = app.store.open(run_id)
+    arguments: dict[str, Any] = {}
+    again = False
+    if policy and feedback:
+        raise UserInputError("feedback and policy are two ways to a new version.", next_step="Give one of them.")
+    if policy:
+        wanted, current = given_policy(run, policy), run.policy()
+        arguments = {"policy": wanted.model_dump(exclude={"version"})}
+        again = current is None or content(wanted) != content(current)
+    elif feedback:
+        arguments = {"feedback": feedback}
+        again = not states.was_asked(run, "extract_policy", arguments)
+    spending.change_budget(run, app.settings.budget, budget_usd, caps)
+    return await stages.run_stage(
+        app, ctx, run_id, "extract_policy", arguments, wait_s=wait_s, restart=restart, again=again
+    )
+
+
+async def amplify(
+    run_id: RunId,
+    ctx: Ctx,
+    target_size: Annotated[
+        int, Field(description="Training examples wanted in all; 0 is the plan's number.", ge=0, le=1_000_000)
+    ] = 0,
+    mode: Annotated[
+        Literal["auto", "live", "batch"],
+        Field(
+            description="batch: half the price, hours instead of minutes, up to a day. live: at once; stops a batch that is out. "
+            "auto: as last time, at first live."
+        ),
+    ] = "auto",
+    budget_usd: BudgetUsd = 0,
+    caps: NewCaps = {},
+    wait_s: Wait = 20,
+    restart: Restart = False,
+) -> StageReply:
+    """Generate new examples under the policy until the target or the budget, as a background job that pays the teacher.
+
+    Each is screened for copies, solved again without its answer, and kept only if both answers agree. Minutes. Needs
+    extract_policy; next: train.
+    """
+    app = app_of(ctx)
+    run = app.store.open(run_id)
+    if mode == "batch" and run.manifest.teacher_model == HOST_TEACHER:
+        raise UserInputError(
+            "The calling agent is this run's teacher, and it takes no batches.",
+            next_step=f"Call amplify(run_id={run_id!r}).",
+        )
+    spending.change_budget(run, app.settings.budget, budget_usd, caps)
+    target_size = target_size or stages.target_missed(app, run)
+    again = count_examples(run) < target_size and not stages.is_still_capped(app, run, target_size)
+    last = states.last_arguments(run, "amplify") or {}
+    arguments: dict[str, Any] = {"mode": last.get("mode", "live") if mode == "auto" else mode}
+    if target_size:
+        arguments["target_size"] = target_size
+    return await stages.run_stage(app, ctx, run_id, "amplify", arguments, wait_s=wait_s, restart=restart, again=again)
+
+
+async def train(
+    run_id: RunId,
+    ctx: Ctx,
+    options: Annotated[dict[str, Any], Field(description="Training options over the run's own, by name.")] = {},
+    dry_run: Annotated[
+        bool, Field(description="Only plan: rows, options with reasons, memory and hours from two real steps.")
+    ] = False,
+    wait_s: Wait = 20,
+    restart: Restart = False,
+) -> StageReply:
+    """Train the student's LoRA adapter on this machine, as a tracked background job; free, minutes to hours.
+
+    It survives the end of this chat and keeps checkpoints and the best one. Needs amplify; next: evaluate.
+    """
+    app = app_of(ctx)
+    plan.check_training_options(options)
+    if dry_run:
+        return await stages.plan_training(app, ctx, run_id, options, wait_s=wait_s, again=restart)
+    return await stages.run_stage(app, ctx, run_id, "train", {"options": options}, wait_s=wait_s, restart=restart)
+
+
+async def evaluate(run_id: RunId, ctx: Ctx, wait_s: Wait = 20, restart: Restart = False) -> StageReply:
+    """Compare student, base and teacher on examples the student never saw, with intervals and a verdict in words.
+
+    A background job on this machine; free, minutes. Needs train; next: export_gguf.
+    """
+    return await stages.run_stage(app_of(ctx), ctx, run_id, "evaluate", {}, wait_s=wait_s, restart=restart)
+
+
+async def export_gguf(
+    run_id: RunId,
+    ctx: Ctx,
+    quantization: Annotated[
+        str,
+        Field(
+            description=f"One of: {', '.join(QUANTIZATIONS)}. Left out: as last time, at first {DEFAULT_QUANTIZATION}."
+        ),
+    ] = "",
+    also: Annotated[list[str], Field(description=f"Further forms: {', '.join(FORMS)}.", max_length=20)] = [],
+    wait_s: Wait = 20,
+    restart: Restart = False,
+) -> StageReply:
+    """Fuse the adapter, write model.gguf and a Modelfile for Ollama, and hold the file against what was trained.
+
+    The held-out examples are answered by llama.cpp from the file itself, and scored beside MLX; if the quantization loses
+    too much, next_step is the next larger. A background job; free, minutes. Needs train; next: compare_models.
+    """
+    app = app_of(ctx)
+    run = app.store.open(run_id)
+    before: dict[str, Any] = states.stage_result(run, "export_gguf") or {}
+    chosen = quantization or before.get("quantization", DEFAULT_QUANTIZATION)
+    arguments = {"quantization": quantization_named(chosen).name, "also": forms_named(also)}
+    other = bool(before) and before["quantization"] != arguments["quantization"]
+    further = not set(arguments["also"]) <= {*before.get("forms", {}), *before.get("forms_left_out", {})}
+    return await stages.run_stage(
+        app, ctx, run_id, "export_gguf", arguments, wait_s=wait_s, restart=restart or other, again=further
+    )
+
+
+async def compare_models(
+    run_id: RunId,
+    prompts: Annotated[list[str], Field(description="Inputs to answer.", min_length=1, max_length=MAX_PROMPTS)],
+    ctx: Ctx,
+    models: Annotated[
+        list[ModelName], Field(description="Which to ask. teacher is paid; gguf needs export_gguf.", min_length=1)
+    ] = ["base", "student"],
+    wait_s: Wait = 45,
+) -> StageReply:
+    """Answer prompts side by side with base, student, the GGUF file or the teacher, reasoning and answer apart.
+
+    Seconds on this machine, free unless the teacher is asked. Needs train.
+    """
+    app = app_of(ctx)
+    arguments: dict[str, Any] = {"prompts": prompts, "models": list(dict.fromkeys(models))}
+    before = states.stage_result(app.store.open(run_id), "compare_models") or {}
+    again = before.get("arguments") != arguments
+    return await stages.run_stage(
+        app, ctx, run_id, "compare_models", arguments, wait_s=wait_s, restart=False, again=again
+    )
+
+
+async def control_job(
+    run_id: RunId,
+    action: Annotated[
+        Literal["pause", "resume", "stop", "cancel"],
+        Field(description="What the running job is to do; stop ends a training now and keeps what it learnt."),
+    ],
+    ctx: Ctx,
+) -> ControlReply:
+    """Pause, resume, stop or cancel the run's job. What it has finished is kept, and calling its stage again continues it.
+
+    Takes effect within seconds, between two paid calls or two training steps.
+    """
+    app = app_of(ctx)
+    run = app.store.open(run_id)
+    job = active_job(run)
+    if job is None:
+        raise RunStateError(f"Run {run_id!r} has no running job.", next_step=f"Call get_status(run_id={run_id!r}).")
+    if action == "stop" and job.stage != "train":
+        raise UserInputError(
+            f"Only a training can be stopped and kept; {job.stage} is running.",
+            next_step="Accepted here: pause, resume, cancel. What a cancelled stage has finished is kept too.",
+        )
+    steer(job, Control(want="run" if action == "resume" else action))
+    found = await stages.wait_for_effect(run, job, action)
+    return ControlReply(
+        run_id=run_id,
+        stage=found.stage,
+        state=found.state,
+        message=f"{action}: {found.stage} is {found.state}.",
+        next_step=next_step(run, found),
+        poll_after_s=5 if found.state.active else 0,
+    )
