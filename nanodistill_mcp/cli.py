@@ -11,6 +11,8 @@ from nanodistill_mcp.errors import NanodistillError
 from nanodistill_mcp.runs.paths import data_home
 from nanodistill_mcp.settings import load_settings
 
+_ALL = 1_000_000
+
 
 def main() -> None:
     """Run one command; exits 2 on an anticipated failure, 130 on Ctrl-C."""
@@ -38,7 +40,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
             return doctor(data_home())
         case "runs" | "show":
-            return _show(getattr(arguments, "run_id", ""))
+            return _show(getattr(arguments, "run_id", ""), getattr(arguments, "tag", ""))
         case _:
             return _serve()
 
@@ -67,12 +69,13 @@ def _serve() -> int:
     return 0
 
 
-def _show(run_id: str) -> int:
+def _show(run_id: str, tag: str) -> int:
     from nanodistill_mcp.runs.store import RunStore  # noqa: PLC0415
-    from nanodistill_mcp.server.app import App, runs_reply, status_reply  # noqa: PLC0415 - brings mcp
+    from nanodistill_mcp.server.app import App, status_reply  # noqa: PLC0415 - brings mcp
+    from nanodistill_mcp.server.listing import runs_reply  # noqa: PLC0415
 
     app = App(load_settings(data_home()), RunStore(data_home()))
-    reply = status_reply(app.store.open(run_id), detail=True) if run_id else runs_reply(app)
+    reply = status_reply(app.store.open(run_id), detail=True) if run_id else runs_reply(app, tag=tag, limit=_ALL)
     print(reply.model_dump_json(indent=2))
     return 0
 
@@ -89,7 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, default=0, help="of the data order and the adapter's start (default 0)")
     demo.add_argument("--fresh", action="store_true", help="begin anew instead of continuing")
     commands.add_parser("doctor", help="check this machine: Python, data directory, student and teacher libraries")
-    commands.add_parser("runs", help="list all runs as JSON")
+    runs = commands.add_parser("runs", help="list all runs as JSON")
+    runs.add_argument("--tag", default="", help="only those of this tag")
     show = commands.add_parser("show", help="show one run as JSON")
     show.add_argument("run_id", help="the run's id")
     return parser

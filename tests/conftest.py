@@ -184,7 +184,8 @@ class Agent:
         result = await self.client.call_tool(tool, arguments)
         assert not result.is_error, result.content
         assert result.structured_content is not None
-        assert json.loads(said(result)) == result.structured_content
+        if tool != "get_status" or "run_id" in arguments:  # the list of runs is a table to read
+            assert json.loads(said(result)) == result.structured_content
         return result.structured_content
 
     async def refused(self, tool: str, **arguments: Any) -> str:

@@ -26,6 +26,7 @@ from nanodistill_mcp.jobs import processes
 from nanodistill_mcp.jobs.locks import is_held, is_same_file, open_lock, try_lock
 from nanodistill_mcp.jobs.machine import Condition, Naps, condition
 from nanodistill_mcp.runs.files import append_line, read_json, write_json
+from nanodistill_mcp.runs.journal import paid_by_now
 from nanodistill_mcp.runs.paths import JobPaths
 from nanodistill_mcp.runs.records import Control, Exit, Heartbeat, JobRequest, WorkerRecord
 from nanodistill_mcp.runs.store import Run, now, read_record
@@ -328,6 +329,7 @@ async def carry_out(job: Job, stage: Stage) -> Exit | None:
         record = record.model_copy(update=told)
     elif summary is not None:
         record = record.model_copy(update={"summary": summary})
+    record = record.model_copy(update={"paid": paid_by_now(job.run.paths.calls)})
     job.write_heartbeat()
     job.event("ended", outcome=record.outcome)
     write_json(job.paths.exit, record.model_dump())

@@ -18,6 +18,7 @@ from nanodistill_mcp.runs.options import FIXED_AT_CREATION, Options, set_options
 from nanodistill_mcp.runs.paths import run_id_of
 from nanodistill_mcp.runs.records import Plan, Reasoning, RunManifest, RunSpec, Seed
 from nanodistill_mcp.runs.store import now
+from nanodistill_mcp.runs.tags import check_tags
 from nanodistill_mcp.runs.translations import translate
 from nanodistill_mcp.settings import HOST_TEACHER, BudgetSettings, Settings, TeacherEndpoint
 from nanodistill_mcp.student.requests import StudentFacts
@@ -46,6 +47,7 @@ class Request:
     inputs: list[str]
     wordings: dict[str, str]
     translated: dict[str, str] = field(default_factory=dict[str, str])
+    tags: list[str] = field(default_factory=list[str])
 
 
 def check_request(
@@ -80,6 +82,7 @@ def check_request(
             "Give the examples once.", next_step="Pass either seed (a list of {input, output}) or seed_path (a file)."
         )
     chosen, translated = read_options(options)
+    tags = check_tags(chosen.tags or [])
     recipe.preset_options(preset, chosen)
     if chosen.inputs_only and not chosen.inputs_path:
         raise UserInputError(
@@ -112,6 +115,7 @@ def check_request(
         inputs,
         _wordings(settings),
         translated,
+        tags,
     )
 
 

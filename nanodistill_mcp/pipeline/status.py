@@ -134,11 +134,24 @@ def pipeline_status(run: Run) -> list[StageStatus]:
     return [stage_status(run, stage) for stage in PIPELINE]
 
 
-def spend(run: Run) -> Spend:
-    """What the run's journal says was paid. A worker's open calls are not in doubt while it lives."""
-    total = spend_of(read_journal(run.paths.calls).records)
-    living = any(status.state.active for status in pipeline_status(run) if status.stage in COSTS)
+def spend(run: Run, stages: list[StageStatus] | None = None) -> Spend:
+    """What the run's journal says was paid. A worker's open calls are not in doubt while it lives.
+
+    Args:
+        run: The run.
+        stages: Its :func:`pipeline_status`, where that is at hand.
+    """
+    total = _paid_at_last_end(run) or spend_of(read_journal(run.paths.calls).records)
+    living = any(found.state.active for found in stages or pipeline_status(run) if found.stage in COSTS)
     return total.model_copy(update={"in_doubt_calls": 0, "in_doubt_usd": 0.0}) if living else total
+
+
+def _paid_at_last_end(run: Run) -> Spend | None:
+    """What the last job to end found the journal to say; None when the journal has grown since."""
+    ended = next((exit_ for job in reversed(run.paths.job_list()) if (exit_ := read_record(job.exit, Exit))), None)
+    if ended is None or ended.paid is None or not run.paths.calls.exists():
+        return None
+    return ended.paid.spend if ended.paid.journal_bytes == run.paths.calls.stat().st_size else None
 
 
 def _with_batches(run: Run, found: StageStatus) -> StageStatus:

@@ -23,7 +23,7 @@ import anyio.to_thread
 
 from nanodistill_mcp.errors import RunStateError
 from nanodistill_mcp.runs.files import full_fsync, json_bytes, open_plain
-from nanodistill_mcp.runs.records import Spend
+from nanodistill_mcp.runs.records import Paid, Spend
 
 Record = dict[str, Any]
 
@@ -230,6 +230,16 @@ def spend_of(records: list[Record]) -> Spend:
     spend.in_doubt_usd = sum(record["max_usd"] for record in still_open)
     spend.in_doubt_tokens += sum(record.get("max_tokens", 0) for record in still_open)
     return spend
+
+
+def paid_by_now(path: Path) -> Paid | None:
+    """What the journal says by now, with its length; None when there is no journal."""
+    try:
+        with open_plain(path) as stream:
+            data = stream.read()
+    except FileNotFoundError:
+        return None
+    return Paid(journal_bytes=len(data), spend=spend_of(parse(data).records))
 
 
 def spend_by_stage(records: list[Record]) -> dict[str, Spend]:

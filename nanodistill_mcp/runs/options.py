@@ -37,6 +37,12 @@ class Options(BaseModel):
         default=None, description="Share of the training examples used as the validation set."
     )
 
+    tags: list[str] | None = Field(
+        default=None,
+        max_length=10,
+        description="Words to find the run by in the list; no part of what it is, and changed by control_job(action='tag').",
+    )
+
     # What the student learns to write
     cot_share: Annotated[float, Field(ge=0, le=1)] | None = Field(
         default=None,
@@ -132,6 +138,7 @@ FIXED_AT_CREATION = (
     "held_out_split",
     "cot_share",
     "thinking_format",
+    "tags",
 )
 """Options that train does not take: what they say was done, or is told to everyone who reads the student's texts."""
 
@@ -170,5 +177,5 @@ TRAINING_OPTIONS = (
 
 
 def set_options(options: Options) -> dict[str, Any]:
-    """Only what the caller set, as plain values."""
-    return options.model_dump(exclude_none=True)
+    """Only what the caller set, as plain values. Tags are no part of it: a run is the same under any."""
+    return options.model_dump(exclude_none=True, exclude={"tags"})

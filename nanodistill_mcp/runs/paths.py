@@ -112,6 +112,11 @@ class RunPaths:
         return self.root / "budget.json"
 
     @property
+    def tags(self) -> Path:
+        """The words the user finds the run by; absent when there are none."""
+        return self.root / "tags.json"
+
+    @property
     def seeds(self) -> Path:
         return self.root / "seeds.jsonl"
 

@@ -127,6 +127,7 @@ class RunManifest(_Record):
     key_variables: list[str] = Field(description="Environment variables the teacher's worker may be given.")
     student_thinks_natively: bool = False
     cloned_from: str = ""
+    refined_from: str = ""
     prompts: dict[str, str] = Field(
         default={}, description="SHA-256 of each prompt that replaces the package's, by template."
     )
@@ -291,6 +292,21 @@ class Spend(_Record):
         return self.input_tokens + self.output_tokens + self.in_doubt_tokens
 
 
+class Paid(_Record):
+    """What was paid as of the end of a job, so that a list of runs need not read their journals."""
+
+    journal_bytes: int = Field(
+        description="How long the journal was: a journal only grows, so an equal one says the same."
+    )
+    spend: Spend
+
+
+class RunTags(_Record):
+    """``tags.json``: the user's own words to find a run by. No part of what was asked for."""
+
+    tags: list[str] = []
+
+
 class RunBudget(_Record):
     """``budget.json``: what the run may spend in all, once it was changed; before that its spec says so."""
 
@@ -355,3 +371,4 @@ class Exit(_Record):
     what: str = ""
     next_step: str = ""
     summary: dict[str, Any] = {}
+    paid: Paid | None = None

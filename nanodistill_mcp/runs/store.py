@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from nanodistill_mcp.errors import DamagedRunError, RunStateError, UserInputError
 from nanodistill_mcp.runs.files import fsync_dir, read_json, read_lines, write_atomic, write_json, write_lines
 from nanodistill_mcp.runs.paths import RUN_ID, RunPaths, run_id_of
-from nanodistill_mcp.runs.records import SCHEMA_VERSION, RunBudget, RunManifest, RunSpec, Seed, TaskPolicy
+from nanodistill_mcp.runs.records import SCHEMA_VERSION, RunBudget, RunManifest, RunSpec, RunTags, Seed, TaskPolicy
 
 _R = TypeVar("_R", bound=BaseModel)
 _SHOWN_CHARS = 60
@@ -115,6 +115,11 @@ class Run:
     def inputs(self) -> list[str]:
         """Real inputs for the teacher to answer, in the order given."""
         return [str(row["input"]) for row in read_lines(self.paths.inputs)]
+
+    def tags(self) -> list[str]:
+        """The words the user finds the run by."""
+        found = read_record(self.paths.tags, RunTags)
+        return found.tags if found else []
 
     def policy(self) -> TaskPolicy | None:
         """The current policy; None before it was extracted."""

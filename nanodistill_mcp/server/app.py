@@ -5,22 +5,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nanodistill_mcp.errors import BudgetError, DamagedRunError, RunStateError
+from nanodistill_mcp.errors import BudgetError, RunStateError
 from nanodistill_mcp.pipeline import spending
 from nanodistill_mcp.pipeline import status as states
 from nanodistill_mcp.pipeline.revisions import count_examples, moved_since_dataset, revisions_of
 from nanodistill_mcp.pipeline.status import StageStatus
-from nanodistill_mcp.runs.files import read_object
 from nanodistill_mcp.runs.journal import read_journal
 from nanodistill_mcp.runs.records import PIPELINE, Heartbeat, Stage, State
 from nanodistill_mcp.runs.store import Run, RunStore, read_record
 from nanodistill_mcp.server.artifacts import artifact_list
-from nanodistill_mcp.server.replies import NextStep, RunLine, SpendReply, StageLine, StageReply, StatusReply
+from nanodistill_mcp.server.replies import NextStep, SpendReply, StageLine, StageReply, StatusReply
 from nanodistill_mcp.settings import Settings
 
 POLL_S = 5
 BATCH_POLL_S = 60
-_RUNS_LISTED = 20
 _HOURS_FROM = 2.0
 
 
@@ -207,25 +205,6 @@ def current_stage(run: Run, stages: list[StageStatus]) -> StageStatus:
     return living or next((found for found in stages if found.state is not State.DONE), stages[-1])
 
 
-def runs_reply(app: App) -> StatusReply:
-    """The newest runs. A damaged one is a line that says so, never a failed list."""
-    lines = [_run_line(run) for _, run in zip(range(_RUNS_LISTED), app.store.all(), strict=False)]
-    step = (
-        NextStep(tool="get_status", arguments={"run_id": lines[0].run_id}, why="See the newest run in full.")
-        if lines
-        else NextStep(
-            tool="create_run",
-            arguments={
-                "name": "my-first-model",
-                "instruction": "What the model is to do.",
-                "seed": [{"input": "...", "output": "..."}],
-            },
-            why="There are no runs yet. Ten examples are a good start.",
-        )
-    )
-    return StatusReply(run_id="", folder=str(app.store.runs_dir), runs=lines, next_step=step)
-
-
 def _plan_in_words(result: dict[str, Any]) -> str:
     rows, hours = result["rows"], result["hours"]
     dropped = f", {rows['too_long']} too long and dropped" if rows["too_long"] else ""
@@ -379,16 +358,3 @@ def _line(found: StageStatus) -> StageLine:
     return StageLine(
         stage=found.stage, state=found.state, done=found.done, total=found.total, message=message, live=live
     )
-
-
-def _run_line(run: Run) -> RunLine:
-    try:
-        manifest = run.manifest
-        stages = {found.stage: found.state for found in states.pipeline_status(run)}
-        evaluation = read_object(run.paths.evaluation) or {}
-        part: dict[str, Any] = evaluation.get("held_out") or evaluation.get("synthetic") or {}
-        accuracy = {name: part[name]["accuracy"] for name in ("base", "student", "teacher") if name in part}
-        cost = round(states.spend(run).usd, 4)
-    except DamagedRunError as error:
-        return RunLine(run_id=run.run_id, damaged=error.what)
-    return RunLine(run_id=run.run_id, created_at=manifest.created_at, stages=stages, accuracy=accuracy, cost_usd=cost)

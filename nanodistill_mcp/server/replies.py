@@ -94,10 +94,24 @@ class RunLine(BaseModel):
     """One run in the list. A run that cannot be read is one line that says why."""
 
     run_id: str
-    created_at: str = ""
-    stages: dict[str, State] = {}
-    accuracy: dict[str, float] = Field(default={}, description="On the run's held-out examples, by model.")
+    stage: str = Field(default="", description="The stage that runs or stopped short, else the last that is done.")
+    state: str = Field(default="", description="That stage's state.")
+    accuracy: dict[str, float] = Field(
+        default={}, description="Of base, student, teacher and GGUF file on rows the student never saw."
+    )
+    interval_95: list[float] = Field(default=[], description="Of the student's accuracy.")
+    rows: int = Field(default=0, description="How many rows were asked.")
+    asked: str = Field(default="", description="held_out: the user's own rows; synthetic: the teacher's.")
+    decision: str = ""
     cost_usd: float = 0.0
+    tokens: int = Field(default=0, description="Of the teacher, input and output.")
+    created_at: str = ""
+    elapsed_s: float = Field(default=0.0, description="What the run's finished jobs took.")
+    parent: str = Field(default="", description="The run this one was cloned or refined from.")
+    tags: list[str] = []
+    student: str = ""
+    teacher: str = ""
+    gguf_bytes: int = 0
     damaged: str = ""
 
 
@@ -112,6 +126,8 @@ class StatusReply(BaseModel):
     artifacts: list[Artifact] = []
     detail: dict[str, Any] = Field(default={}, description="What the finished stages found, when asked for.")
     runs: list[RunLine] = []
+    runs_in_all: int = Field(default=0, description="How many runs there are, of this tag where one was given.")
+    next_offset: int = Field(default=-1, description="Where the next page of runs begins; -1 after the last.")
     next_step: NextStep
     poll_after_s: int = 0
 

@@ -4,9 +4,10 @@ from mcp.server.mcpserver import Context, MCPServer
 from mcp.types import Annotations, Resource
 
 from nanodistill_mcp.errors import NanodistillError
-from nanodistill_mcp.server.app import App, runs_reply, status_reply
+from nanodistill_mcp.server.app import App, status_reply
 from nanodistill_mcp.server.artifacts import SCHEME, artifact_list, mime_type, read_whole, uri_of
 from nanodistill_mcp.server.boundary import reader_facing
+from nanodistill_mcp.server.listing import runs_reply
 from nanodistill_mcp.server.views import EXAMPLES
 
 _RUNS_LISTED = 10

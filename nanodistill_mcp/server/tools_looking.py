@@ -2,13 +2,15 @@
 
 from typing import Annotated, Any
 
+from mcp.types import CallToolResult, TextContent
 from pydantic import Field
 
 from nanodistill_mcp.pipeline.revise import Wish, revise
 from nanodistill_mcp.server import stages
-from nanodistill_mcp.server.app import runs_reply, status_reply
+from nanodistill_mcp.server.app import status_reply
 from nanodistill_mcp.server.arguments import Ctx, RunId, app_of
 from nanodistill_mcp.server.artifacts import read_page
+from nanodistill_mcp.server.listing import runs_in_text, runs_reply
 from nanodistill_mcp.server.replies import PageReply, ReviseReply, StatusReply
 from nanodistill_mcp.server.revised import revise_reply
 
@@ -20,17 +22,24 @@ async def get_status(
         int, Field(description="Seconds to wait for a stage to change before answering.", ge=0, le=45)
     ] = 0,
     detail: Annotated[bool, Field(description="Add what the finished stages found.")] = False,
-) -> StatusReply:
+    tag: Annotated[str, Field(description="List only the runs of this tag.", max_length=32)] = "",
+    offset: Annotated[int, Field(description="The first run listed, when there are more than a page.", ge=0)] = 0,
+) -> Annotated[CallToolResult, StatusReply]:
     """Say how far a run is: each stage's state, live numbers, spend, artifacts and the next call. Changes nothing, free.
 
-    With wait_s it answers as soon as a stage changes. Without run_id it lists all runs with their scores and costs.
+    With wait_s it answers as soon as a stage changes. Without run_id it lists all runs, newest first, as a table: stage,
+    scores, decision, cost, parent, tags, model.
     """
     app = app_of(ctx)
-    if not run_id:
-        return runs_reply(app)
-    run = app.store.open(run_id)
-    await stages.wait_for_change(ctx, run, wait_s)
-    return status_reply(run, detail=detail)
+    if run_id:
+        run = app.store.open(run_id)
+        await stages.wait_for_change(ctx, run, wait_s)
+        reply = status_reply(run, detail=detail)
+        text = reply.model_dump_json(indent=2)
+    else:
+        reply = runs_reply(app, tag=tag, offset=offset)
+        text = runs_in_text(reply)
+    return CallToolResult(content=[TextContent(text=text)], structured_content=reply.model_dump(mode="json"))
 
 
 async def read_artifact(

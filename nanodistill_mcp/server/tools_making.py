@@ -10,8 +10,10 @@ from nanodistill_mcp.jobs.launch import active_job
 from nanodistill_mcp.pipeline import estimate, plan, recipe
 from nanodistill_mcp.pipeline import status as states
 from nanodistill_mcp.pipeline.clone import CHANGEABLE, carried, check_clone
+from nanodistill_mcp.runs.paths import RunPaths
 from nanodistill_mcp.runs.records import Reasoning
 from nanodistill_mcp.runs.store import Run
+from nanodistill_mcp.runs.tags import write_tags
 from nanodistill_mcp.server.app import next_step, spend_reply
 from nanodistill_mcp.server.arguments import Ctx, RunId, app_of
 from nanodistill_mcp.server.artifacts import artifact_list
@@ -111,7 +113,14 @@ async def clone_run(
 async def _store(ctx: Ctx, request: plan.Request, source: Run | None = None) -> tuple[Run, bool]:
     """The run a checked request asks for, made now unless it is there; with what it takes along of the run it is cloned of."""
     app = app_of(ctx)
-    fill = carried(source, request).write if source is not None else None
+    carry = carried(source, request).write if source is not None else None
+
+    def fill(paths: RunPaths) -> None:
+        if carry:
+            carry(paths)
+        if request.tags:
+            write_tags(paths, request.tags)
+
     existing = app.store.find(request.run_id)
     if existing is not None and existing.manifest.spec == request.spec:
         run, created = existing, False

@@ -11,8 +11,10 @@ from nanodistill_mcp.pipeline import status as states
 from nanodistill_mcp.pipeline.policy_versions import content, given_policy
 from nanodistill_mcp.pipeline.revisions import count_examples
 from nanodistill_mcp.runs.records import MAX_PROMPTS, Control, ModelName
+from nanodistill_mcp.runs.store import Run
+from nanodistill_mcp.runs.tags import check_tags, write_tags
 from nanodistill_mcp.server import stages
-from nanodistill_mcp.server.app import next_step
+from nanodistill_mcp.server.app import current_stage, next_step
 from nanodistill_mcp.server.arguments import BudgetUsd, Ctx, NewCaps, Restart, RunId, Wait, app_of
 from nanodistill_mcp.server.replies import ControlReply, StageReply
 from nanodistill_mcp.settings import HOST_TEACHER
@@ -202,17 +204,24 @@ async def compare_models(
 async def control_job(
     run_id: RunId,
     action: Annotated[
-        Literal["pause", "resume", "stop", "cancel"],
-        Field(description="What the running job is to do; stop ends a training now and keeps what it learnt."),
+        Literal["pause", "resume", "stop", "cancel", "tag"],
+        Field(
+            description="What the running job is to do; stop ends a training now and keeps what it learnt. tag needs no job."
+        ),
     ],
     ctx: Ctx,
+    tags: Annotated[list[str], Field(description="With tag: the run's tags from now on; none takes them away.")] = [],
 ) -> ControlReply:
     """Pause, resume, stop or cancel the run's job. What it has finished is kept, and calling its stage again continues it.
 
-    Takes effect within seconds, between two paid calls or two training steps.
+    Takes effect within seconds, between two paid calls or two training steps. tag sets the words the user finds the run by.
     """
     app = app_of(ctx)
     run = app.store.open(run_id)
+    if action == "tag":
+        return _tagged(run, tags)
+    if tags:
+        raise UserInputError("tags go with action='tag'.", next_step="Leave them out, or give action='tag'.")
     job = active_job(run)
     if job is None:
         raise RunStateError(f"Run {run_id!r} has no running job.", next_step=f"Call get_status(run_id={run_id!r}).")
@@ -230,4 +239,20 @@ async def control_job(
         message=f"{action}: {found.stage} is {found.state}.",
         next_step=next_step(run, found),
         poll_after_s=5 if found.state.active else 0,
+    )
+
+
+def _tagged(run: Run, tags: list[str]) -> ControlReply:
+    kept = check_tags(tags)
+    run.check_writable()
+    if kept != run.tags():
+        write_tags(run.paths, kept)
+    found = current_stage(run, states.pipeline_status(run))
+    return ControlReply(
+        run_id=run.run_id,
+        stage=found.stage,
+        state=found.state,
+        message=f"The run's tags are {', '.join(kept)}." if kept else "The run has no tags.",
+        next_step=next_step(run, found),
+        poll_after_s=0,
     )
