@@ -22,10 +22,12 @@ from mcp.types import CallToolResult, TextContent
 from nanodistill_mcp.demo import task, teacher
 from nanodistill_mcp.demo.student import student_path
 from nanodistill_mcp.demo.wire import Says, WireReply, WireRequest, WireServer
+from tests.once import once
 
 KEY = "TEST_TEACHER_KEY"
 SECRET = "sk-test-" + "s3cr3t" * 5
 WAIT_S = 150
+DEMO_S = 240
 
 
 @dataclass
@@ -155,15 +157,23 @@ def run_demo(home: Path, *arguments: str) -> Demo:
     """``nanodistill-mcp demo`` as a person starts it."""
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "COLUMNS": "140"}
     command = [sys.executable, "-m", "nanodistill_mcp", "--home", str(home), "demo", *arguments]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=DEMO_S, check=False)
     folder = max((home / "runs").iterdir(), key=lambda run: run.stat().st_mtime)
     return Demo(ended.returncode, ended.stdout + ended.stderr, folder)
 
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
-    """The demo, run once. Its run went the whole path: copy it with Bench.adopt, never change it."""
-    return run_demo(tmp_path_factory.mktemp("demo"))
+    """The demo, run once for all test processes. Its run went the whole path: copy it with Bench.adopt, never change it."""
+
+    def make(home: Path) -> dict[str, Any]:
+        made = run_demo(home)
+        return {"exit_code": made.exit_code, "printed": made.printed, "run": str(made.run_folder)}
+
+    found = once(tmp_path_factory, "demo", make, within_s=DEMO_S + 30)
+    ended = Demo(found["exit_code"], found["printed"], Path(found["run"]))
+    assert ended.exit_code == 0, ended.printed
+    return ended
 
 
 def said(result: CallToolResult) -> str:
