@@ -34,7 +34,7 @@ SAYS = {
     "starts",
     [pytest.param(4, id="sample"), pytest.param(50, id="full", marks=[pytest.mark.slow, pytest.mark.timeout(1200)])],
 )
-@pytest.mark.parametrize("cap", ["usd", "calls"])
+@pytest.mark.parametrize("cap", ["usd", pytest.param("calls", marks=pytest.mark.slow)])
 async def test_two_servers_racing_starts_against_one_day_never_pass_it_by_a_cent_or_a_call(
     bench: Bench, starts: int, cap: Literal["usd", "calls"], record_property: Callable[[str, object], None]
 ) -> None:
