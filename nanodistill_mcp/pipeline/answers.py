@@ -17,15 +17,21 @@ NUMBER = re.compile(
 )
 _THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _PATTERN_TIMEOUT_S = 1.0
+_WORDS = re.compile(r"\w+")
+
+ROUGE_L_FROM = 0.5
 
 
-def agree(checker: Checker, expected: str, given: str) -> bool:
+def agree(
+    checker: Checker, expected: str, given: str, *, tolerance: float = 0.0, rouge_l_from: float = ROUGE_L_FROM
+) -> bool:
     """Is the given answer the expected one under this checker?
 
     ``exact`` compares stripped text; ``normalized`` also ignores case, repeated spaces, and quotes or punctuation at the
     ends; ``choice`` is ``normalized`` for answers from a fixed list; ``numeric`` compares the only (else the last) number
-    with a relative tolerance of 1e-6; ``json`` compares parsed values, numbers by value; ``regex`` is ``exact`` for answers
-    of one pattern. ``judge`` is ``normalized`` here: what differs in its words, only the teacher can compare.
+    with a relative tolerance, of 1e-6 at least; ``json`` compares parsed values, numbers by value; ``regex`` is ``exact``
+    for answers of one pattern; ``rouge_l`` asks for a ROUGE-L of ``rouge_l_from``. ``judge`` is ``normalized`` here: what
+    differs in its words, only the teacher can compare.
     """
     match checker:
         case "exact" | "regex":
@@ -34,10 +40,46 @@ def agree(checker: Checker, expected: str, given: str) -> bool:
             return normalize(expected) == normalize(given)
         case "numeric":
             left, right = number_in(expected), number_in(given)
-            return left is not None and right is not None and math.isclose(left, right, rel_tol=1e-6, abs_tol=1e-9)
+            if left is None or right is None:
+                return False
+            return math.isclose(left, right, rel_tol=1e-6, abs_tol=1e-9) or abs(right - left) <= tolerance * abs(left)
+        case "rouge_l":
+            return rouge_l(expected, given) >= rouge_l_from
         case "json":
             parsed = _json(given)
             return parsed is not NOT_JSON and parsed == _json(expected)
+
+
+def rouge_l(expected: str, given: str) -> float:
+    """How much of two texts is the same words in the same order, from 0 to 1; case and punctuation aside.
+
+    Source: C.-Y. Lin, "ROUGE: a package for automatic evaluation of summaries" (2004), the F-measure with equal weights.
+    """
+    ours, theirs = (_WORDS.findall(normalize(text)) for text in (expected, given))
+    if not ours or not theirs:
+        return float(ours == theirs)
+    row = [0] * (len(theirs) + 1)
+    for word in ours:
+        diagonal = 0
+        for at, other in enumerate(theirs, 1):
+            diagonal, row[at] = row[at], diagonal + 1 if word == other else max(row[at], row[at - 1])
+    return 2 * row[-1] / (len(ours) + len(theirs))
+
+
+def fields_right(expected: str, given: str) -> dict[str, bool]:
+    """Of a JSON object, which fields the answer has right; inner objects' fields by dotted names. Empty for other values."""
+    wanted, found = _fields(_json(expected)), _fields(_json(given))
+    return {name: name in found and found[name] == value for name, value in wanted.items()}
+
+
+def _fields(value: object, prefix: str = "") -> dict[str, object]:
+    if not isinstance(value, dict):
+        return {}
+    fields: dict[str, object] = {}
+    for name, item in cast("dict[str, object]", value).items():
+        inner = _fields(item, f"{prefix}{name}.")
+        fields |= inner or {prefix + name: item}
+    return fields
 
 
 def normalize(text: str) -> str:
@@ -68,7 +110,7 @@ def fits(checker: Checker, choices: list[str], output: str, pattern: str = "") -
             return not choices or normalize(output) in {normalize(choice) for choice in choices}
         case "regex":
             return matches(pattern, output)
-        case "exact" | "normalized" | "judge":
+        case "exact" | "normalized" | "rouge_l" | "judge":
             return bool(output.strip())
 
 

@@ -29,6 +29,8 @@ class Checking:
     choices: list[str] = field(default_factory=list[str])
     pattern: str = ""
     rubric: str = ""
+    tolerance: float = 0.0
+    rouge_l_from: float = answers.ROUGE_L_FROM
     schema: dict[str, Any] = field(default_factory=dict[str, Any])
     keeps_schema: Callable[[str], bool] = lambda _: True
 
@@ -51,8 +53,12 @@ class Checking:
                 return next((choice for choice in self.choices if answers.normalize(choice) == wanted), output.strip())
             case "json":
                 return answers.tidy(output, self.schema)
-            case "exact" | "normalized" | "numeric" | "regex" | "judge":
+            case "exact" | "normalized" | "numeric" | "regex" | "rouge_l" | "judge":
                 return output.strip()
+
+    def agree(self, expected: str, given: str) -> bool:
+        """Are two answers the same, as far as can be told without asking anyone?"""
+        return answers.agree(self.checker, expected, given, tolerance=self.tolerance, rouge_l_from=self.rouge_l_from)
 
     async def same(self, teacher: "Teacher", text: str, expected: str, given: str) -> tuple[bool, list[str]]:
         """Are two answers to an input the same? With the checker ``judge`` the teacher is asked, unless they are equal.
@@ -60,7 +66,7 @@ class Checking:
         Returns:
             Whether they are, and the calls that were made for it.
         """
-        if answers.agree(self.checker, expected, given):
+        if self.agree(expected, given):
             return True, []
         if self.checker != "judge" or not given.strip():
             return False, []
@@ -91,6 +97,8 @@ def checking_of(run: Run) -> Checking:
         choices=policy.choices if policy.checker == "choice" else [],
         pattern=policy.pattern,
         rubric=policy.rubric,
+        tolerance=policy.tolerance,
+        rouge_l_from=policy.rouge_l_from,
         schema=schema,
         keeps_schema=plan.schema_check(schema),
     )

@@ -1,117 +1,72 @@
 """Student against base against teacher, on examples the student never saw."""
 
-from collections import defaultdict
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from nanodistill_mcp.errors import UserInputError
 from nanodistill_mcp.jobs.supervise import Job
-from nanodistill_mcp.pipeline import answers, dataset, thinking
+from nanodistill_mcp.pipeline import dataset, failures, thinking
+from nanodistill_mcp.pipeline.asking import BASE, STUDENT, Given, Question, ask_student
 from nanodistill_mcp.pipeline.checking import Checking, checking_of
+from nanodistill_mcp.pipeline.forgetting import forgetting, general_questions
+from nanodistill_mcp.pipeline.judging import judge_agreement, right_ids
 from nanodistill_mcp.pipeline.revisions import effective_examples
-from nanodistill_mcp.pipeline.statistics import paired, wilson
-from nanodistill_mcp.pipeline.teaching import all_done, run_options, teacher_of
+from nanodistill_mcp.pipeline.scoring import Said, compared, model_score, score
+from nanodistill_mcp.pipeline.teaching import all_done, run_options, solve, teacher_of
+from nanodistill_mcp.pipeline.test_sets import Rows, Sets, asked_for, test_sets
 from nanodistill_mcp.pipeline.verdicts import judged
 from nanodistill_mcp.runs.files import read_lines, write_json, write_lines
 from nanodistill_mcp.runs.records import Trace
 from nanodistill_mcp.runs.store import Run, read_records
 from nanodistill_mcp.settings import HOST_TEACHER
-from nanodistill_mcp.student.requests import Done, Generated, GenerateRequest, Variant
 
-Rows = list[tuple[str, str, str]]
-"""(id, input, expected output)."""
-
-_SHOWN = 5
+TEACHER = "teacher"
 
 
 async def evaluate(job: Job) -> dict[str, Any]:
-    """Write ``answers.jsonl``, then ``evaluation.json``."""
-    run = job.run
-    checking = checking_of(run)
+    """Write ``answers.jsonl``, then ``evaluation.json``. Killed at any moment, it goes on from what was answered."""
+    run, checking = job.run, checking_of(job.run)
     sets = test_sets(run)
-    if not sets:
+    if not sets.by_name:
         raise UserInputError(
             "There is nothing to evaluate on: no seed was held out and the synthetic set is too small.",
-            next_step="Create a run with five seeds or more, or with options.test_path.",
+            next_step=f"Call evaluate(run_id={run.run_id!r}, test_path=...) with a file of examples that have an output.",
         )
-    prompts_path = job.paths.root / "prompts.jsonl"
-    instruction = run.manifest.spec.instruction
-    rows = [
-        {"id": i, "messages": dataset.prompt_messages(instruction, text)}
-        for part in sets.values()
-        for i, text, _ in part
-    ]
-    write_lines(prompts_path, rows)
-    generated_path = job.paths.root / "generated.jsonl"
-    job.progress(0, 2 * len(rows), "answering the held-out examples")
-    await job.run_student(
-        GenerateRequest(
-            student=job.arguments["student"],
-            variants=[Variant(name="base"), Variant(name="student", adapter_dir=run.paths.adapters)],
-            prompts_path=prompts_path,
-            output_path=generated_path,
-            metrics_path=job.paths.metrics,
-            result_path=job.paths.root / "generate.json",
-            max_tokens=answer_tokens(run, run_options(job).max_new_tokens),
-        ),
-        Done,
-        on_metric=lambda line: job.progress(line["done"], line["total"]) if line.get("event") == "rows" else None,
-    )
-    given: dict[str, dict[str, Generated]] = defaultdict(dict)
-    for record in read_records(generated_path, Generated):
-        given[record.variant][record.id] = record
-    asked = [row for part in sets.values() for row in part]
-    form = thinking.format_of(run.manifest)
-    parts = {variant: {i: thinking.part(row.text, form) for i, row in rows.items()} for variant, rows in given.items()}
+    instruction, limit = run.manifest.spec.instruction, answer_tokens(run, run_options(job).max_new_tokens)
+    questions = {i: Question(dataset.prompt_messages(instruction, text), limit) for i, text, _ in sets.rows}
+    given = await ask_student(job, [*questions.values(), *general_questions(run.manifest)])
+    said = {model: _parted(run, questions, given, model) for model in (BASE, STUDENT)}
+    said[TEACHER] = await _teacher_said(job, checking, sets)
+    asked = {model: [row for row in sets.rows if row[0] in answers] for model, answers in said.items()}
     right = {
-        variant: await right_ids(job, checking, asked, {i: answer for i, (_, answer) in mine.items()})
-        for variant, mine in parts.items()
+        model: await right_ids(job, checking, asked[model], {i: each.answer for i, each in answers.items()})
+        for model, answers in said.items()
     }
-    traces = [trace for trace in read_records(run.paths.traces_cot, Trace) if trace.split == "held_out"]
-    right["teacher"] = await right_ids(job, checking, asked, {trace.id: trace.teacher_output for trace in traces})
-    scored = {
-        name: _score_set(name, checking, part, given, parts, right, {trace.id for trace in traces})
-        for name, part in sets.items()
-    }
-    if run.manifest.teacher_model == HOST_TEACHER:
-        for part in scored.values():
-            if "teacher" in part:
-                part["teacher"]["may_have_seen_answers"] = True
-    write_lines(run.paths.answers, [row for part in scored.values() for row in part["rows"]])
-    summary = {name: {key: value for key, value in part.items() if key != "rows"} for name, part in scored.items()}
+    cells = failures.cells_of(sets.rows, effective_examples(run))
+    summary: dict[str, Any] = {}
+    for name, rows in sets.by_name.items():
+        summary[name] = _summary(checking, rows, said, right)
+        wrong = [i for i, _, _ in rows if i not in right[STUDENT]]
+        summary[name]["failures"] = failures.shown(rows, said[STUDENT], wrong)
+        summary[name]["failure_groups"] = failures.failure_groups(checking, rows, said[STUDENT], right[STUDENT], cells)
+        answers = {i: said[STUDENT][i].answer for i, _, _ in rows}
+        summary[name][STUDENT] |= await judge_agreement(job, checking, rows, answers, right[STUDENT])
+        if run.manifest.teacher_model == HOST_TEACHER and TEACHER in summary[name]:
+            summary[name][TEACHER]["may_have_seen_answers"] = True
+    write_lines(run.paths.answers, _table(sets, said, right, cells))
     found = judged(summary)
-    result = {"checker": checking.checker, **summary, "decision": found.decision, "verdict": found.words}
+    result = {
+        "checker": checking.checker,
+        **summary,
+        "general": forgetting(run.manifest, given),
+        **({"seen_rows_left_out": sets.seen} if sets.seen else {}),
+        "asked": asked_for(run, int(job.arguments.get("teacher_rows", 0))),
+        "decision": found.decision,
+        "verdict": found.words,
+    }
     write_json(run.paths.evaluation, result)
     return result
-
-
-async def right_ids(job: Job, checking: Checking, rows: Rows, given: dict[str, str]) -> set[str]:
-    """The rows that were answered rightly. With the checker ``judge`` the teacher compares, within the run's budget."""
-    if checking.checker != "judge":
-        return {i for i, _, expected in rows if answers.agree(checking.checker, expected, given.get(i, ""))}
-    right: set[str] = set()
-
-    async with teacher_of(job) as teacher:
-
-        async def one(row_id: str, text: str, expected: str) -> None:
-            same, _ = await checking.same(teacher, text, expected, given.get(row_id, ""))
-            if same:
-                right.add(row_id)
-
-        await all_done(partial(one, *row) for row in rows)
-    return right
-
-
-def test_sets(run: Run) -> dict[str, Rows]:
-    """The user's held-out examples, and apart from them the synthetic test split."""
-    held_out = [(seed.id, seed.input, seed.output) for seed in run.seeds() if seed.split == "held_out"]
-    by_id = {example.id: example for example in effective_examples(run)}
-    synthetic = [
-        (row["id"], by_id[row["id"]].input, by_id[row["id"]].output)
-        for row in read_lines(run.paths.dataset / "test.jsonl")
-        if row["id"] in by_id  # dropped by the user since
-    ]
-    return {name: rows for name, rows in (("held_out", held_out), ("synthetic", synthetic)) if rows}
 
 
 def answer_tokens(run: Run, wanted: int | None) -> int:
@@ -128,75 +83,75 @@ def answer_tokens(run: Run, wanted: int | None) -> int:
     return min(2 * longest + 32, 2048)
 
 
-def score(rows: Rows, right: set[str]) -> dict[str, Any]:
-    """Accuracy with its 95 % interval. A row that was not answered is wrong."""
-    correct = sum(i in right for i, _, _ in rows)
-    low, high = wilson(correct, len(rows))
-    return {
-        "rows": len(rows),
-        "correct": correct,
-        "accuracy": round(correct / len(rows), 4),
-        "interval_95": [round(low, 4), round(high, 4)],
-    }
+def _parted(run: Run, questions: Mapping[str, Question], given: Given, model: str) -> dict[str, Said]:
+    form = thinking.format_of(run.manifest)
+    said: dict[str, Said] = {}
+    for i, question in questions.items():
+        row = given[model][question.key]
+        thought, answer = thinking.part(row.text, form)
+        said[i] = Said(thought, answer, row.completion_tokens, row.elapsed_s, row.finish_reason == "stop")
+    return said
 
 
-def compared(right: dict[str, set[str]], other: str, rows: list[str]) -> dict[str, Any]:
-    """The student against another model, row by row."""
-    pair = paired(right["student"], right[other], rows)
-    low, high = pair.interval()
-    return {
-        "rows": pair.rows,
-        "only_student": pair.only_first,
-        f"only_{other}": pair.only_second,
-        "difference": round(pair.difference, 4),
-        "interval_95": [round(low, 4), round(high, 4)],
-        "p_value": round(pair.p_value, 6),
-    }
+async def _teacher_said(job: Job, checking: Checking, sets: Sets) -> dict[str, Said]:
+    """What the teacher answered to held-out seeds when it solved them, and to as many further rows as are paid for now."""
+    traces = [trace for trace in read_records(job.run.paths.traces_cot, Trace) if trace.split == "held_out"]
+    said = {trace.id: Said(trace.teacher_thinking or trace.thinking, trace.teacher_output) for trace in traces}
+    wanted = int(job.arguments.get("teacher_rows", 0))
+    left = [row for row in sets.by_name.get("held_out", []) if row[0] not in said][:wanted]
+    if not left:
+        return said
+    limit = run_options(job).teacher_max_tokens
+
+    async with teacher_of(job) as teacher:
+
+        async def one(row_id: str, text: str, _: str) -> None:
+            solved = await solve(teacher, checking.task, text, max_tokens=limit)
+            said[row_id] = Said(solved.solution, solved.answer)
+            job.progress(sum(row[0] in said for row in left), len(left), "the teacher answers")
+
+        await all_done(partial(one, *row) for row in left)
+    return said
 
 
-def _score_set(
-    name: str,
-    checking: Checking,
-    rows: Rows,
-    given: dict[str, dict[str, Generated]],
-    parts: dict[str, dict[str, tuple[str, str]]],
-    right: dict[str, set[str]],
-    solved: set[str],
+def _summary(
+    checking: Checking, rows: Rows, said: Mapping[str, Mapping[str, Said]], right: Mapping[str, set[str]]
 ) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    table: list[dict[str, Any]] = [
-        {"set": name, "id": i, "input": text, "expected": expected} for i, text, expected in rows
-    ]
-    for variant in ("base", "student"):
-        said = parts[variant]
-        mine = [given[variant][i] for i, _, _ in rows]
-        tokens, seconds = sum(row.completion_tokens for row in mine), sum(row.elapsed_s for row in mine)
-        result[variant] = {
-            **score(rows, right[variant]),
-            "well_formed": round(sum(not checking.fault(said[i][1]) for i, _, _ in rows) / len(rows), 4),
-            "finished": round(sum(row.finish_reason == "stop" for row in mine) / len(rows), 4),
-            "mean_tokens": round(tokens / len(rows), 1),
-            "tokens_per_second": round(tokens / seconds, 1) if seconds else None,
-        }
-        for line in table:
-            thought, answer = said[line["id"]]
-            line[variant] = {
-                "thinking": thought,
-                "answer": answer,
-                "correct": line["id"] in right[variant],
-            }
-    result["student_against_base"] = compared(right, "base", [i for i, _, _ in rows])
-    if asked := [row for row in rows if row[0] in solved]:
-        result["teacher"] = score(asked, right["teacher"])
-        result["student_against_teacher"] = compared(right, "teacher", [i for i, _, _ in asked])
-    wrong = [line for line in table if not line["student"]["correct"]]
-    result["failures"] = [
+    ids = [i for i, _, _ in rows]
+    result: dict[str, Any] = {
+        model: model_score(checking, rows, said[model], right[model]) for model in (BASE, STUDENT)
+    }
+    result["student_against_base"] = compared(dict(right), BASE, ids)
+    if solved := [row for row in rows if row[0] in said[TEACHER]]:
+        result[TEACHER] = score(solved, right[TEACHER])
+        result["student_against_teacher"] = compared(dict(right), TEACHER, [i for i, _, _ in solved])
+    return result
+
+
+def _table(
+    sets: Sets,
+    said: Mapping[str, Mapping[str, Said]],
+    right: Mapping[str, set[str]],
+    cells: Mapping[str, Mapping[str, str]],
+) -> list[dict[str, Any]]:
+    """Every row with every answer to it."""
+    return [
         {
-            "id": line["id"],
-            "input": line["input"][:300],
-            "expected": line["expected"],
-            "answer": line["student"]["answer"][:200],
+            "set": name,
+            "id": i,
+            "input": text,
+            "expected": expected,
+            **({"cell": cells[i]} if cells.get(i) else {}),
+            **{
+                model: {
+                    "thinking": said[model][i].thinking,
+                    "answer": said[model][i].answer,
+                    "correct": i in right[model],
+                }
+                for model in (BASE, STUDENT, TEACHER)
+                if i in said[model]
+            },
         }
-        for line in wrong[:_SHOWN]
+        for name, rows in sets.by_name.items()
+        for i, text, expected in rows
     ]
-    return {**result, "rows": table}

@@ -11,9 +11,10 @@ from typing import Any
 from nanodistill_mcp.errors import ExportError
 from nanodistill_mcp.jobs.supervise import Job
 from nanodistill_mcp.pipeline import dataset, thinking
-from nanodistill_mcp.pipeline.evaluate import Rows, answer_tokens, test_sets
+from nanodistill_mcp.pipeline.evaluate import answer_tokens
 from nanodistill_mcp.pipeline.export_score import Scored, score_beside_mlx
 from nanodistill_mcp.pipeline.teaching import run_options
+from nanodistill_mcp.pipeline.test_sets import Rows, test_sets
 from nanodistill_mcp.runs.files import fsync_dir, read_object, write_atomic, write_json, write_lines
 from nanodistill_mcp.runs.store import Run, read_records
 from nanodistill_mcp.student.modelfile import modelfile
@@ -148,12 +149,12 @@ async def _write_and_check(job: Job, gguf_path: Path) -> tuple[ExportResult, Ver
         return exported, verified, None
     form = thinking.format_of(run.manifest)
     given = {row.id: thinking.part(row.text, form) for row in read_records(answers_path, Generated)}
-    scored = await score_beside_mlx(job, asked, rows, given, prompts_path, max_tokens)
+    scored = await score_beside_mlx(job, asked, rows, given, max_tokens)
     return exported, verified, scored
 
 
 def _held_out(run: Run) -> tuple[str, Rows]:
-    sets = test_sets(run)
+    sets = test_sets(run).by_name
     name = next(iter(sets), "")
     return name, sets[name][:_ASKED] if name else []
 

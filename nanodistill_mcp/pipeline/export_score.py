@@ -1,18 +1,16 @@
 """The run's own evaluation, answered by the GGUF file in llama.cpp, beside the same examples answered in MLX."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from nanodistill_mcp.jobs.supervise import Job
-from nanodistill_mcp.pipeline import thinking
+from nanodistill_mcp.pipeline import dataset, thinking
+from nanodistill_mcp.pipeline.asking import STUDENT, Question, ask_student
 from nanodistill_mcp.pipeline.checking import checking_of
-from nanodistill_mcp.pipeline.evaluate import Rows, right_ids, score
-from nanodistill_mcp.pipeline.status import is_outdated
-from nanodistill_mcp.runs.files import read_lines
-from nanodistill_mcp.runs.store import read_records
+from nanodistill_mcp.pipeline.judging import right_ids
+from nanodistill_mcp.pipeline.scoring import score
+from nanodistill_mcp.pipeline.test_sets import Rows
 from nanodistill_mcp.student.gguf_quantizations import larger_than
-from nanodistill_mcp.student.requests import Done, Generated, GenerateRequest, Variant
 
 Parts = dict[str, tuple[str, str]]
 """Thinking and answer by the row's id."""
@@ -58,51 +56,14 @@ class Scored:
         return {"set": self.asked, **self.gguf, **further}
 
 
-async def score_beside_mlx(
-    job: Job, asked: str, rows: Rows, given: Parts, prompts_path: Path, max_tokens: int
-) -> Scored:
+async def score_beside_mlx(job: Job, asked: str, rows: Rows, given: Parts, max_tokens: int) -> Scored:
     """Score what the file answered, and what MLX did: as the evaluation found, else asked now."""
-    checking = checking_of(job.run)
-    found = _evaluated(job, rows)
-    if found is None:
-        mine = await _asked_in_mlx(job, len(rows), prompts_path, max_tokens)
-        right = await right_ids(job, checking, rows, {i: answer for i, (_, answer) in mine.items()})
-    else:
-        mine, right = found
+    run, checking = job.run, checking_of(job.run)
+    instruction, form = run.manifest.spec.instruction, thinking.format_of(run.manifest)
+    questions = {i: Question(dataset.prompt_messages(instruction, text), max_tokens) for i, text, _ in rows}
+    answered = (await ask_student(job, list(questions.values()), [STUDENT]))[STUDENT]
+    mine = {i: thinking.part(answered[question.key].text, form) for i, question in questions.items()}
+    right = await right_ids(job, checking, rows, {i: answer for i, (_, answer) in mine.items()})
     here = await right_ids(job, checking, rows, {i: answer for i, (_, answer) in given.items()})
     same = sum(given.get(i) == mine.get(i) for i, _, _ in rows)
     return Scored(asked, score(rows, here), score(rows, right), same, job.arguments["quantization"])
-
-
-def _evaluated(job: Job, rows: Rows) -> tuple[Parts, set[str]] | None:
-    """What evaluate wrote of these rows; None when it has not run on this student, or not on all of them."""
-    run = job.run
-    if not run.paths.evaluation.exists() or is_outdated(run, "evaluate"):
-        return None
-    wanted = {(i, text) for i, text, _ in rows}
-    found = {row["id"]: row["student"] for row in read_lines(run.paths.answers) if (row["id"], row["input"]) in wanted}
-    if len(found) < len(rows):
-        return None
-    parts = {i: (said["thinking"], said["answer"]) for i, said in found.items()}
-    return parts, {i for i, said in found.items() if said["correct"]}
-
-
-async def _asked_in_mlx(job: Job, rows: int, prompts_path: Path, max_tokens: int) -> Parts:
-    run = job.run
-    output_path = job.paths.root / "mlx.jsonl"
-    job.progress(0, rows, "answering in MLX, to compare")
-    await job.run_student(
-        GenerateRequest(
-            student=job.arguments["student"],
-            variants=[Variant(name="student", adapter_dir=run.paths.adapters)],
-            prompts_path=prompts_path,
-            output_path=output_path,
-            metrics_path=job.paths.metrics,
-            result_path=job.paths.root / "generate.json",
-            max_tokens=max_tokens,
-        ),
-        Done,
-        on_metric=lambda line: job.progress(line["done"], line["total"]) if line.get("event") == "rows" else None,
-    )
-    form = thinking.format_of(run.manifest)
-    return {row.id: thinking.part(row.text, form) for row in read_records(output_path, Generated)}

@@ -112,6 +112,7 @@ def _rule(draft: PolicyDraft, shown: Checking, outputs: list[str]) -> Checking:
 _STRICTNESS: dict[Checker, int] = {
     "normalized": 0,
     "judge": 1,
+    "rouge_l": 1,
     "exact": 1,
     "regex": 2,
     "json": 2,

@@ -140,7 +140,7 @@ def _check_checker(policy: TaskPolicy, seeds: list[Seed]) -> None:
             lacking = "is not among its choices" if policy.checker == "choice" else "has not the form it compares"
             raise UserInputError(
                 f"The checker {policy.checker} cannot judge seed {seed.id}: its output {lacking}.",
-                next_step="Give a checker that fits every seed: exact, normalized, numeric, choice (with choices), json, regex (with pattern) or judge (with rubric).",
+                next_step="Give a checker that fits every seed: exact, normalized, numeric, choice (with choices), json, regex (with pattern), rouge_l or judge (with rubric).",
             )
 
 

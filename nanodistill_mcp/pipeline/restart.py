@@ -20,8 +20,10 @@ def archive_from(run: Run, stage: Stage) -> list[str]:
     """
     target = run.paths.archive / f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{stage}"
     moved: list[str] = []
+    # What base and student answered is kept by what was asked of which adapter, so another training need not ask it again.
+    again = [run.paths.answered] if stage == "evaluate" else []
     for later in PIPELINE[PIPELINE.index(stage) :]:
-        for path in _products(run.paths, later):
+        for path in [*_products(run.paths, later), *again]:
             if path.exists():
                 target.mkdir(mode=0o700, parents=True, exist_ok=True)
                 os.rename(path, target / path.name)

@@ -83,9 +83,9 @@ def stage_status(run: Run, stage: Stage) -> StageStatus:
         case Alive(heartbeat=beat):
             return _living(run, stage, newest, beat)
         case Finished(exit=ended) if finished:
-            return StageStatus(
-                stage, State.DONE, message="done", exit=ended if ended.outcome == "done" else None, job=newest
-            )
+            if ended.outcome == "done":
+                return StageStatus(stage, State.DONE, message="done", exit=ended, job=newest)
+            return StageStatus(stage, State.DONE, message=_another_try(ended), job=newest)
         case Finished(exit=ended):
             return _with_batches(run, _ended(stage, newest, ended))
         case Lost() if finished:
@@ -195,6 +195,13 @@ def _open_questions(run: Run, stage: Stage, job: JobPaths) -> Open | None:
     else:
         asks = stage in COSTS
     return Questions(run.paths.host).open_for(job.root.name, is_same) if asks else None
+
+
+def _another_try(ended: Exit) -> str:
+    """What became of the newest attempt at a stage that was done before."""
+    if ended.outcome == "cancelled":
+        return "This is what was there before: the newest attempt was cancelled."
+    return f"This is what was there before: the newest attempt failed. {ended.what} {ended.next_step}"
 
 
 def _ended(stage: Stage, job: JobPaths, ended: Exit) -> StageStatus:

@@ -62,7 +62,7 @@ def _not_better(base: Paired, rows: int, teacher: dict[str, Any] | None, numbers
         if needed is not None and needed > rows
         else f"hold out {_ENOUGH} or more"
     )
-    return Verdict("too_few", f"Too few examples to tell: {numbers}. With options.test_path, {more}.")
+    return Verdict("too_few", f"Too few examples to tell: {numbers}. With evaluate(test_path=...), {more}.")
 
 
 def _pair(compared: dict[str, Any], other: str) -> Paired:

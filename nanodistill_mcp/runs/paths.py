@@ -191,6 +191,16 @@ class RunPaths:
         return self.root / "evaluation.json"
 
     @property
+    def test_rows(self) -> Path:
+        """Further held-out examples, brought after the run was made; absent when none were."""
+        return self.root / "test_rows.jsonl"
+
+    @property
+    def answered(self) -> Path:
+        """What base and student answered so far, by what they were asked."""
+        return self.root / "answered"
+
+    @property
     def answers(self) -> Path:
         """Every answer given in an evaluation, row by row."""
         return self.root / "answers.jsonl"

@@ -12,7 +12,7 @@ Stage = Literal[
 ]
 Reasoning = Literal["cot", "direct", "mixed"]
 ThinkingFormat = Literal["xml", "markdown", "json", "plain", "native"]
-Checker = Literal["exact", "normalized", "numeric", "choice", "json", "regex", "judge"]
+Checker = Literal["exact", "normalized", "numeric", "choice", "json", "regex", "rouge_l", "judge"]
 ModelName = Literal["base", "student", "gguf", "teacher"]
 
 PIPELINE: tuple[Stage, ...] = ("synthesize_cot", "extract_policy", "amplify", "train", "evaluate", "export_gguf")
@@ -176,6 +176,15 @@ class TaskPolicy(_Record):
     choices: list[str] = []
     pattern: str = Field(default="", description="What an answer matches as a whole, when the checker is ``regex``.")
     rubric: str = Field(default="", description="What makes two answers the same, when the checker is ``judge``.")
+    tolerance: float = Field(
+        default=0.0, ge=0, lt=1, description="Share by which two numbers may differ, when the checker is ``numeric``."
+    )
+    rouge_l_from: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="ROUGE-L from which two texts are the same, when the checker is ``rouge_l``.",
+    )
     answer_schema: dict[str, Any] = Field(
         default={}, description="A JSON Schema answers keep, when the checker is ``json``."
     )

@@ -68,7 +68,7 @@ def stage_reply(run: Run, stage: Stage) -> StageReply:
         state=found.state,
         done=found.done,
         total=found.total,
-        message=in_words(stage, result) if result else found.message,
+        message=_message(found, result),
         live=found.live if found.state.active else {},
         result=result,
         spend=spend_reply(run),
@@ -76,6 +76,13 @@ def stage_reply(run: Run, stage: Stage) -> StageReply:
         next_step=next_step(run, found),
         poll_after_s=_poll_after_s(found) if found.state.active else 0,
     )
+
+
+def _message(found: StageStatus, result: dict[str, Any]) -> str:
+    if not result:
+        return found.message
+    told = in_words(found.stage, result)
+    return told if found.message in ("", "done") else f"{told} {found.message}"
 
 
 def result_of(run: Run, found: StageStatus) -> dict[str, Any]:
@@ -353,7 +360,7 @@ def check_order(run: Run, stage: Stage) -> None:
 
 
 def _line(found: StageStatus) -> StageLine:
-    message = found.message if found.state is not State.DONE else ""
+    message = found.message if found.message != "done" else ""
     live = found.live if found.state.active else {}
     return StageLine(
         stage=found.stage, state=found.state, done=found.done, total=found.total, message=message, live=live

@@ -10,6 +10,7 @@ from nanodistill_mcp.pipeline import plan, spending
 from nanodistill_mcp.pipeline import status as states
 from nanodistill_mcp.pipeline.policy_versions import content, given_policy
 from nanodistill_mcp.pipeline.revisions import count_examples
+from nanodistill_mcp.pipeline.test_sets import asked_for, take_test_rows
 from nanodistill_mcp.runs.records import MAX_PROMPTS, Control, ModelName
 from nanodistill_mcp.runs.store import Run
 from nanodistill_mcp.runs.tags import check_tags, write_tags
@@ -141,12 +142,37 @@ async def train(
     return await stages.run_stage(app, ctx, run_id, "train", {"options": options}, wait_s=wait_s, restart=restart)
 
 
-async def evaluate(run_id: RunId, ctx: Ctx, wait_s: Wait = 20, restart: Restart = False) -> StageReply:
+async def evaluate(
+    run_id: RunId,
+    ctx: Ctx,
+    test_path: Annotated[
+        str, Field(description="A file of further {input, output} examples to prove it on, in an allowed directory.")
+    ] = "",
+    teacher_rows: Annotated[
+        int, Field(description="How many of those the teacher answers too, for a comparison; paid.", ge=0, le=10_000)
+    ] = 0,
+    wait_s: Wait = 20,
+    restart: Restart = False,
+) -> StageReply:
     """Compare student, base and teacher on examples the student never saw, with intervals and a verdict in words.
 
-    A background job on this machine; free, minutes. Needs train; next: export_gguf.
+    Says where it fails, and whether it forgot other things. A background job on this machine, free unless teacher_rows or a
+    judge asks the teacher; minutes. Needs train; next: export_gguf, or refine.
     """
-    return await stages.run_stage(app_of(ctx), ctx, run_id, "evaluate", {}, wait_s=wait_s, restart=restart)
+    app = app_of(ctx)
+    run = app.store.open(run_id)
+    if test_path:
+        if (job := active_job(run)) is not None:
+            raise RunStateError(
+                f"{job.stage} of this run is still running, and an evaluation keeps the rows it began with.",
+                next_step=f"Call get_status(run_id={run_id!r}, wait_s=20), then evaluate with test_path.",
+            )
+        take_test_rows(run, test_path, app.settings.readable_dirs())
+    asked = asked_for(run, teacher_rows)
+    before: dict[str, Any] = states.stage_result(run, "evaluate") or {}
+    again = bool(before) and (bool(test_path) or teacher_rows > 0) and before.get("asked") != asked
+    arguments = {"teacher_rows": teacher_rows}
+    return await stages.run_stage(app, ctx, run_id, "evaluate", arguments, wait_s=wait_s, restart=restart, again=again)
 
 
 async def export_gguf(

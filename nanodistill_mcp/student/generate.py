@@ -25,6 +25,14 @@ from nanodistill_mcp.student.requests import Done, Generated, GenerateRequest, M
 class _Prompt:
     id: str
     tokens: list[int]
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class _Asked:
+    id: str
+    messages: Sequence[Message]
+    max_tokens: int
 
 
 @dataclass(frozen=True)
@@ -45,16 +53,19 @@ def generate(request: GenerateRequest) -> Done:
         TrainingError: Not enough memory.
     """
     student_path = models.resolve(request.student)
-    prompts = [(str(line["id"]), line["messages"]) for line in read_lines(request.prompts_path)]
+    prompts = [
+        _Asked(str(line["id"]), line["messages"], line.get("max_tokens") or request.max_tokens)
+        for line in read_lines(request.prompts_path)
+    ]
     _drop_torn_line(request.output_path)
     answered = {(row["variant"], row["id"]) for row in read_lines(request.output_path)}
     total = len(prompts) * len(request.variants)
-    done = sum((variant.name, id_) in answered for variant in request.variants for id_, _ in prompts)
+    done = sum((variant.name, prompt.id) in answered for variant in request.variants for prompt in prompts)
     progress = _Progress(request, done, total)
     with models.memory_errors():
         loaded: _Loaded | None = None
         for variant in sorted(request.variants, key=lambda variant: variant.adapter_dir is not None):
-            left = [(id_, messages) for id_, messages in prompts if (variant.name, id_) not in answered]
+            left = [prompt for prompt in prompts if (variant.name, prompt.id) not in answered]
             if not left:
                 continue
             loaded = _with_adapter(loaded, student_path, variant.adapter_dir)
@@ -104,23 +115,26 @@ def _with_adapter(loaded: _Loaded | None, student_path: Path, adapter_dir: Path 
 def _answer_all(
     loaded: _Loaded,
     variant: Variant,
-    asked: Sequence[tuple[str, Sequence[Message]]],
+    asked: Sequence[_Asked],
     request: GenerateRequest,
     progress: _Progress,
 ) -> None:
-    prompts = [_Prompt(id_, loaded.chat.prompt_ids(messages)) for id_, messages in asked]
+    prompts = [_Prompt(each.id, loaded.chat.prompt_ids(each.messages), each.max_tokens) for each in asked]
     too_long = [prompt for prompt in prompts if len(prompt.tokens) >= loaded.context]
     for prompt in too_long:
         append_line(request.output_path, _row(loaded.chat, variant, prompt, _Answer([], ended=False), 0.0))
     if too_long:
         progress.add(len(too_long), too_long=len(too_long))
-    # Prompts of one length make a batch without padding.
-    fitting = sorted((prompt for prompt in prompts if len(prompt.tokens) < loaded.context), key=lambda p: len(p.tokens))
+    # Prompts of one length make a batch without padding, and those with little to write do not wait for the others.
+    fitting = sorted(
+        (prompt for prompt in prompts if len(prompt.tokens) < loaded.context),
+        key=lambda prompt: (prompt.max_tokens, len(prompt.tokens)),
+    )
     size = 1 if getattr(loaded.model, "model_type", "") in _ALONE else request.batch_size
     for first in range(0, len(fitting), size):
         batch = fitting[first : first + size]
         began = time.monotonic()
-        answers = _answer_batch(loaded, batch, request.max_tokens)
+        answers = _answer_batch(loaded, batch)
         share_s = (time.monotonic() - began) / len(batch)
         for prompt, answer in zip(batch, answers, strict=True):
             append_line(request.output_path, _row(loaded.chat, variant, prompt, answer, share_s))
@@ -128,12 +142,12 @@ def _answer_all(
         mx.clear_cache()
 
 
-def _answer_batch(loaded: _Loaded, batch: Sequence[_Prompt], max_tokens: int) -> list[_Answer]:
+def _answer_batch(loaded: _Loaded, batch: Sequence[_Prompt]) -> list[_Answer]:
     generator = BatchGenerator(
         loaded.model, stop_tokens=[[token] for token in sorted(loaded.chat.stop_ids)], completion_batch_size=len(batch)
     )
     try:
-        room = [min(max_tokens, loaded.context - len(prompt.tokens)) for prompt in batch]
+        room = [min(prompt.max_tokens, loaded.context - len(prompt.tokens)) for prompt in batch]
         uids = generator.insert([prompt.tokens for prompt in batch], max_tokens=room)
         written: dict[int, list[int]] = {uid: [] for uid in uids}
         ended: set[int] = set()

@@ -230,7 +230,9 @@ class GenerateRequest(_Record):
     kind: Literal["generate"] = "generate"
     student: str
     variants: list[Variant]
-    prompts_path: Path = Field(description='JSONL of {"id": str, "messages": [Message]}.')
+    prompts_path: Path = Field(
+        description='JSONL of {"id": str, "messages": [Message]}, and "max_tokens" where a prompt has a limit of its own.'
+    )
     output_path: Path = Field(description="JSONL of Generated rows, appended batch by batch, in any order.")
     metrics_path: Path
     result_path: Path

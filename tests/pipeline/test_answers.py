@@ -44,6 +44,8 @@ from nanodistill_mcp.runs.records import Checker
         ("numeric", "unknown", "unknown", False),
         ("numeric", ".5", "0.5", True),
         ("numeric", "3.5", "3,5 kg", True),
+        ("rouge_l", "the cat sat on the mat", "on the mat the cat sat", True),
+        ("rouge_l", "the cat sat on the mat", "a dog", False),
         ("numeric", "1234.5", "1.234,50", True),
         ("json", '{"a": 1, "b": [2]}', '{"b":[2],"a":1.0}', True),
         ("json", '{"a": 1}', '```json\n{"a": 1}\n```', True),
@@ -158,3 +160,10 @@ def test_an_answer_is_well_formed_when_its_checker_can_judge_it(
 ) -> None:
     """Counted apart from accuracy: a student that answers in another form has another fault."""
     assert fits(checker, choices, output) is well_formed
+
+
+def test_a_tolerance_says_how_far_two_numbers_may_differ() -> None:
+    """A measured length is right within a per cent; a count is not."""
+    assert agree("numeric", "100", "100.9", tolerance=0.01)
+    assert not agree("numeric", "100", "101.1", tolerance=0.01)
+    assert not agree("numeric", "100", "100.9")

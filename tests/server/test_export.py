@@ -10,8 +10,8 @@ import anyio
 import psutil
 import pytest
 
-from nanodistill_mcp.pipeline.evaluate import score
 from nanodistill_mcp.pipeline.export_score import Scored
+from nanodistill_mcp.pipeline.scoring import score
 from tests.conftest import SHORT, WAIT_S, Bench, Demo
 from tests.server.made import amplified_run
 from tests.tiny_student import make_tiny
