@@ -2,6 +2,7 @@
 
 import argparse
 import gc
+import json
 import os
 import sys
 from pathlib import Path
@@ -41,6 +42,8 @@ def _run(arguments: argparse.Namespace) -> int:
             return doctor(data_home())
         case "runs" | "show":
             return _show(getattr(arguments, "run_id", ""), getattr(arguments, "tag", ""))
+        case "compare":
+            return _compare(arguments.run_id, arguments.other_id)
         case _:
             return _serve()
 
@@ -80,6 +83,15 @@ def _show(run_id: str, tag: str) -> int:
     return 0
 
 
+def _compare(run_id: str, other_id: str) -> int:
+    from nanodistill_mcp.pipeline.compare_runs import compare_runs  # noqa: PLC0415
+    from nanodistill_mcp.runs.store import RunStore  # noqa: PLC0415
+
+    store = RunStore(data_home())
+    print(json.dumps(compare_runs(store.open(run_id), store.open(other_id)), indent=2, ensure_ascii=False))
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="nanodistill-mcp", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
@@ -94,6 +106,11 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("doctor", help="check this machine: Python, data directory, student and teacher libraries")
     runs = commands.add_parser("runs", help="list all runs as JSON")
     runs.add_argument("--tag", default="", help="only those of this tag")
+    compare = commands.add_parser(
+        "compare", help="two runs side by side as JSON: settings, scores on the same rows, cost"
+    )
+    compare.add_argument("run_id", help="a run's id")
+    compare.add_argument("other_id", help="the other's")
     show = commands.add_parser("show", help="show one run as JSON")
     show.add_argument("run_id", help="the run's id")
     return parser

@@ -65,7 +65,7 @@ class Paired:
         """
         if not self.rows:
             return -1.0, 1.0
-        import numpy as np  # noqa: PLC0415 - the server computes none
+        import numpy as np  # noqa: PLC0415 - the server seldom computes one
 
         same = self.rows - self.only_first - self.only_second
         shares = np.array([self.only_first, self.only_second, same]) / self.rows

@@ -12,7 +12,7 @@ from nanodistill_mcp.pipeline.policy_versions import versions_of
 from nanodistill_mcp.runs.files import open_beneath
 from nanodistill_mcp.runs.store import Run
 from nanodistill_mcp.server.replies import Artifact, PageReply
-from nanodistill_mcp.server.views import EXAMPLES, LINEAGE, view
+from nanodistill_mcp.server.views import COMPARE_RUNS, EXAMPLES, LINEAGE, view
 
 SCHEME = "nanodistill://runs"
 MAX_TEXT_BYTES = 1_000_000
@@ -131,7 +131,8 @@ def open_artifact(run: Run, name: str) -> int:
     names = ", ".join(present for present, _ in _present(run))
     raise UserInputError(
         f"Run {run.run_id!r} has no artifact {name[:80]!r}.",
-        next_step=f"Artifacts: {names}. Made when read: {EXAMPLES}, {LINEAGE}<row id>, policies/compare/1..2.",
+        next_step=f"Artifacts: {names}. Made when read: {EXAMPLES}, {LINEAGE}<row id>, "
+        f"{COMPARE_RUNS}<other run id>, policies/compare/1..2.",
     )
 
 
