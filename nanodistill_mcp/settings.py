@@ -35,7 +35,7 @@ _TEACHER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}\Z")
 class ModelOverrides(BaseModel):
     """What the operator knows better about a model than the dated data that came with the server."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     usd_per_mtok: tuple[PriceUsd, PriceUsd] | None = Field(
         default=None, description="Price of a million input and output tokens."
@@ -51,7 +51,7 @@ class ModelOverrides(BaseModel):
 class TeacherEndpoint(BaseModel):
     """Where a teacher is reached, and as what."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     name: str = Field(default="", description="The name runs use for it.")
     model: str = Field(description="A LiteLLM model id.")
@@ -67,7 +67,7 @@ class TeacherEndpoint(BaseModel):
     timeout_s: float = Field(default=120.0, gt=0, le=3600, description="How long one answer may take.")
 
     overrides: ModelOverrides = Field(
-        default=ModelOverrides(), description="What `models` in the configuration says of its model."
+        default_factory=ModelOverrides, description="What `models` in the configuration says of its model."
     )
 
     @property
@@ -87,7 +87,7 @@ class TeacherEndpoint(BaseModel):
 class BudgetSettings(BaseModel):
     """Ceilings that arguments can lower and never raise."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     usd_per_run: float = Field(default=20.0, ge=0)
     usd_per_day: float = Field(default=50.0, ge=0)
@@ -100,7 +100,7 @@ class BudgetSettings(BaseModel):
 class Settings(BaseModel):
     """Everything the server is configured with."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     home: Path
     teachers: dict[str, TeacherEndpoint] = {}
@@ -112,7 +112,7 @@ class Settings(BaseModel):
     allowed_paths: list[Path] = Field(
         [], description="Directories from which seed files and local students may be read."
     )
-    budget: BudgetSettings = BudgetSettings()
+    budget: BudgetSettings = Field(default_factory=BudgetSettings)
     prompts: dict[PromptName, Path] = Field(
         {}, description="Markdown files that replace the package's prompts in new runs."
     )

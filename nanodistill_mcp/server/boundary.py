@@ -3,14 +3,15 @@
 import difflib
 import functools
 from collections.abc import Awaitable, Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, get_args
 
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.extension import Extension
 from mcp.server.mcpserver.exceptions import ResourceNotFoundError, ToolError
 from mcp.server.mcpserver.tools import Tool
+from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase, FuncMetadata
 from mcp.types import CallToolRequestParams, CallToolResult, TextContent, ToolAnnotations
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from nanodistill_mcp.errors import NanodistillError
 
@@ -60,13 +61,22 @@ def strict_tool(
     annotations = ToolAnnotations(
         read_only_hint=read_only, destructive_hint=destructive, idempotent_hint=idempotent, open_world_hint=open_world
     )
-    made = Tool.from_function(agent_facing(tool), title=title, annotations=annotations)
+    made = Tool.from_function(agent_facing(tool), title=title, annotations=annotations, structured_output=False)
     arguments = made.fn_metadata.arg_model
     arguments.model_config["extra"] = "forbid"
     arguments.model_rebuild(force=True)
     made.parameters = _without_titles({**made.parameters, "additionalProperties": False})
-    if made.fn_metadata.output_schema:
-        made.fn_metadata.output_schema = _without_titles(made.fn_metadata.output_schema)
+    answers = tool.__annotations__["return"]  # the reply, or Annotated[CallToolResult, the reply]
+    reply = _reply(get_args(answers)[1] if get_args(answers) else answers)
+    made.fn_metadata = reply.model_copy(update={"arg_model": arguments})
+    return made
+
+
+@functools.cache
+def _reply(reply: type[BaseModel]) -> FuncMetadata:
+    """A reply's schema and check, which the SDK would make for each tool anew: seven answer with a StageReply."""
+    made = FuncMetadata(arg_model=ArgModelBase, output_model=reply)
+    made.output_schema = _without_titles(made.output_schema)
     return made
 
 

@@ -29,7 +29,7 @@ _RETIREMENT_NOTICE = timedelta(days=120)
 class TeacherFacts(BaseModel):
     """What is known of a teacher without asking it anything."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     model: str
     provider: str
