@@ -2,14 +2,14 @@
 
 The folder order is the dependency order; import-linter holds it:
 
-    __main__ · cli · demo · server | worker · pipeline · teacher | student | jobs · runs · settings · errors
+    __main__ · cli · demo · server | worker · pipeline · teacher | student | jobs | figures · runs · settings · errors
 
 - ``server`` is what the agent sees and the only package that imports ``mcp``. It answers from the run folder and
   starts jobs; it owns nothing and may be killed at any moment.
 - ``worker`` is the entry of a detached job. One stage of a run is one process.
 - ``pipeline`` holds what each stage does to a run: our own reasoning, no outside world.
 - ``teacher`` is the paid model (litellm, instructor), ``student`` the small one (mlx, mlx_lm, gguf, llama.cpp),
-  ``jobs`` the work that outlives the chat (psutil, subprocess, fcntl).
+  ``jobs`` the work that outlives the chat (psutil, subprocess, fcntl), ``figures`` the pictures (matplotlib).
 - ``runs`` is the truth on disk: records, paths, files, journal, store.
 """
 

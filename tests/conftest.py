@@ -17,7 +17,7 @@ import anyio
 import psutil
 import pytest
 from mcp import Client, StdioServerParameters
-from mcp.types import CallToolResult, TextContent
+from mcp.types import CallToolResult, ImageContent, TextContent
 
 from nanodistill_mcp.demo import task, teacher
 from nanodistill_mcp.demo.student import student_path
@@ -177,8 +177,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
 
 
 def said(result: CallToolResult) -> str:
-    """The text of a reply's one block."""
-    (block,) = result.content
+    """The text of a reply's one block of text; pictures may follow it."""
+    (block,) = (each for each in result.content if not isinstance(each, ImageContent))
     assert isinstance(block, TextContent)
     return block.text
 

@@ -16,7 +16,20 @@ ROOT = Path(__file__).resolve().parents[1]
 REGISTRY_SCHEMA = ROOT / "tests" / "data" / "mcp-registry" / "server.schema.json"
 """The MCP registry's own schema, version 2025-12-11, without one list of examples; its licence lies beside it."""
 
-HEAVY = ("litellm", "instructor", "openai", "mlx", "mlx_lm", "transformers", "numpy", "gguf", "xllamacpp", "rich")
+HEAVY = (
+    "litellm",
+    "instructor",
+    "openai",
+    "mlx",
+    "mlx_lm",
+    "transformers",
+    "numpy",
+    "gguf",
+    "xllamacpp",
+    "rich",
+    "matplotlib",
+    "PIL",
+)
 """Seconds of import between them, and none is needed to answer from a run folder."""
 
 UNNEEDED_AT_START = ("psutil", "yaml", "nanodistill_mcp.teacher.client")

@@ -41,11 +41,11 @@ def _products(paths: RunPaths, stage: Stage) -> list[Path]:
         case "amplify":
             return [paths.traces_amplified, paths.rejected]
         case "train":
-            return [paths.training, paths.checkpoints, paths.dataset, paths.model]
+            return [paths.training, paths.checkpoints, paths.dataset, paths.model, paths.loss_picture, paths.report]
         case "evaluate":
-            return [paths.evaluation, paths.answers, paths.comparison]
+            return [paths.evaluation, paths.answers, paths.comparison, paths.scorecard, paths.report]
         case "export_gguf":
-            return [paths.export, paths.modelfile, paths.gguf, paths.exports]
+            return [paths.export, paths.modelfile, paths.gguf, paths.exports, paths.scorecard, paths.report]
         case "compare_models":
             return [paths.comparison]
         case "plan_training":

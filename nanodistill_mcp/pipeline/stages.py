@@ -6,6 +6,7 @@ from nanodistill_mcp.pipeline.compare import compare_models
 from nanodistill_mcp.pipeline.evaluate import evaluate
 from nanodistill_mcp.pipeline.export import export_gguf
 from nanodistill_mcp.pipeline.policy import extract_policy
+from nanodistill_mcp.pipeline.report.write import with_report
 from nanodistill_mcp.pipeline.synthesize import synthesize_cot
 from nanodistill_mcp.pipeline.training import plan_training, train
 from nanodistill_mcp.runs.records import Stage as StageName
@@ -14,9 +15,9 @@ STAGES: dict[StageName, Stage] = {
     "synthesize_cot": synthesize_cot,
     "extract_policy": extract_policy,
     "amplify": amplify,
-    "train": train,
-    "evaluate": evaluate,
-    "export_gguf": export_gguf,
+    "train": with_report(train),
+    "evaluate": with_report(evaluate),
+    "export_gguf": with_report(export_gguf),
     "compare_models": compare_models,
     "plan_training": plan_training,
 }

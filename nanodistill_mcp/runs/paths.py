@@ -207,7 +207,20 @@ class RunPaths:
 
     @property
     def report(self) -> Path:
+        """What the run came to, for people."""
         return self.root / "report.md"
+
+    @property
+    def loss_picture(self) -> Path:
+        return self.root / "loss.png"
+
+    @property
+    def scorecard(self) -> Path:
+        return self.root / "scorecard.png"
+
+    @property
+    def model_card(self) -> Path:
+        return self.root / "model" / "README.md"
 
     @property
     def gguf(self) -> Path:

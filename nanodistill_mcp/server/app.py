@@ -8,6 +8,7 @@ from typing import Any
 from nanodistill_mcp.errors import BudgetError, RunStateError
 from nanodistill_mcp.pipeline import spending
 from nanodistill_mcp.pipeline import status as states
+from nanodistill_mcp.pipeline.report import NOT_WRITTEN
 from nanodistill_mcp.pipeline.revisions import count_examples, moved_since_dataset, revisions_of
 from nanodistill_mcp.pipeline.status import StageStatus
 from nanodistill_mcp.runs.journal import read_journal
@@ -81,8 +82,14 @@ def stage_reply(run: Run, stage: Stage) -> StageReply:
 def _message(found: StageStatus, result: dict[str, Any]) -> str:
     if not result:
         return found.message
-    told = in_words(found.stage, result)
+    told = in_words(found.stage, result) + _unwritten(found)
     return told if found.message in ("", "done") else f"{told} {found.message}"
+
+
+def _unwritten(found: StageStatus) -> str:
+    """What the stage's report lacks; nothing, as a rule."""
+    missing: dict[str, str] = found.exit.summary.get(NOT_WRITTEN, {}) if found.exit else {}
+    return "".join(f" {name} is missing or as it was before: {why}" for name, why in missing.items())
 
 
 def result_of(run: Run, found: StageStatus) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import io
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -11,6 +10,7 @@ from nanodistill_mcp.errors import UserInputError
 from nanodistill_mcp.pipeline.policy_versions import versions_of
 from nanodistill_mcp.runs.files import open_beneath
 from nanodistill_mcp.runs.store import Run
+from nanodistill_mcp.runs.texts import clean
 from nanodistill_mcp.server.replies import Artifact, PageReply
 from nanodistill_mcp.server.views import COMPARE_RUNS, EXAMPLES, LINEAGE, view
 
@@ -40,15 +40,13 @@ _TOP = (
         "comparison.json",
         "report.md",
         "loss.png",
+        "scorecard.png",
         "export.json",
         "Modelfile",
         "model.gguf",
     ),
 )
 _OF_NEWEST_JOB = ("metrics.jsonl", "events.jsonl", "log.txt")
-_HIDDEN = re.compile(
-    "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u061c\\u202a-\\u202e\\u2066-\\u2069\\U000e0000-\\U000e007f]"
-)
 _BINARY = (".gguf", ".safetensors", ".png")
 
 
@@ -202,8 +200,3 @@ def _page(run_id: str, name: str, unit: str, offset: int, count: int, total: int
         text=clean(text),
         next_offset=end if end < total else -1,
     )
-
-
-def clean(text: str) -> str:
-    """Text of the run as it may reach a terminal or an agent: no control, bidirectional-override or tag characters."""
-    return _HIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)

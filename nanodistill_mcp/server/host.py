@@ -16,8 +16,8 @@ from nanodistill_mcp.pipeline.status import StageStatus
 from nanodistill_mcp.runs.journal import read_journal
 from nanodistill_mcp.runs.questions import LEASE_S, Given, Open, Question, Questions
 from nanodistill_mcp.runs.store import Run
+from nanodistill_mcp.runs.texts import clean
 from nanodistill_mcp.server.app import POLL_S, current_stage, next_step
-from nanodistill_mcp.server.artifacts import clean
 from nanodistill_mcp.server.replies import (
     NextStep,
     RefusedAnswer,

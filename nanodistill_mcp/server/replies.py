@@ -54,6 +54,7 @@ class StageReply(_Reply):
     result: dict[str, Any] = {}
     spend: SpendReply
     artifacts: list[Artifact]
+    pictures: list[str] = Field(default=[], description="Artifacts that are in this reply as images, for the user.")
     next_step: NextStep
     poll_after_s: int = Field(description="Seconds after which another look is worth while; 0 when nothing runs.")
 
@@ -133,6 +134,7 @@ class StatusReply(_Reply):
     runs: list[RunLine] = []
     runs_in_all: int = Field(default=0, description="How many runs there are, of this tag where one was given.")
     next_offset: int = Field(default=-1, description="Where the next page of runs begins; -1 after the last.")
+    pictures: list[str] = Field(default=[], description="Artifacts that are in this reply as images, for the user.")
     next_step: NextStep
     poll_after_s: int = 0
 

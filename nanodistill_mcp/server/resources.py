@@ -1,7 +1,13 @@
 """A run's artifacts as resources. The list is made anew each time, because some clients never ask for templates."""
 
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context, MCPServer
-from mcp.types import Annotations, Resource
+from mcp.types import Annotations, InputRequiredResult, Resource
+from pydantic import AnyUrl
 
 from nanodistill_mcp.errors import NanodistillError
 from nanodistill_mcp.server.app import App, status_reply
@@ -31,6 +37,16 @@ class RunsServer(MCPServer[App]):
                 listed.append(_resource(run.run_id, EXAMPLES, None))
             listed += [_resource(run.run_id, artifact.name, artifact.bytes) for artifact in names]
         return listed
+
+    async def read_resource(
+        self, uri: AnyUrl | str, context: Context[App, Any] | None = None
+    ) -> Iterable[ReadResourceContents] | InputRequiredResult:
+        """A resource, with its own media type: the SDK gives all that share a template the template's."""
+        found = await super().read_resource(uri, context)
+        if isinstance(found, InputRequiredResult):
+            return found
+        kind = mime_type(str(uri))
+        return [replace(each, mime_type=kind) if each.mime_type == "text/plain" else each for each in found]
 
 
 def add_resources(server: RunsServer) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
+from mcp.types import CallToolResult
 from pydantic import Field
 
 from nanodistill_mcp.errors import RunStateError, UserInputError
@@ -17,6 +18,7 @@ from nanodistill_mcp.runs.tags import check_tags, write_tags
 from nanodistill_mcp.server import stages
 from nanodistill_mcp.server.app import current_stage, next_step
 from nanodistill_mcp.server.arguments import BudgetUsd, Ctx, NewCaps, Restart, RunId, Wait, app_of
+from nanodistill_mcp.server.pictures import with_picture
 from nanodistill_mcp.server.replies import ControlReply, StageReply
 from nanodistill_mcp.settings import HOST_TEACHER
 from nanodistill_mcp.student.form_names import FORMS, forms_named
@@ -130,7 +132,7 @@ async def train(
     ] = False,
     wait_s: Wait = 20,
     restart: Restart = False,
-) -> StageReply:
+) -> Annotated[CallToolResult, StageReply]:
     """Train the student's LoRA adapter on this machine, as a tracked background job; free, minutes to hours.
 
     It survives the end of this chat and keeps checkpoints and the best one. Needs amplify; next: evaluate.
@@ -138,8 +140,11 @@ async def train(
     app = app_of(ctx)
     plan.check_training_options(options)
     if dry_run:
-        return await stages.plan_training(app, ctx, run_id, options, wait_s=wait_s, again=restart)
-    return await stages.run_stage(app, ctx, run_id, "train", {"options": options}, wait_s=wait_s, restart=restart)
+        reply = await stages.plan_training(app, ctx, run_id, options, wait_s=wait_s, again=restart)
+    else:
+        asked = {"options": options}
+        reply = await stages.run_stage(app, ctx, run_id, "train", asked, wait_s=wait_s, restart=restart)
+    return with_picture(app.store.open(run_id), reply)
 
 
 async def evaluate(
@@ -153,11 +158,11 @@ async def evaluate(
     ] = 0,
     wait_s: Wait = 20,
     restart: Restart = False,
-) -> StageReply:
+) -> Annotated[CallToolResult, StageReply]:
     """Compare student, base and teacher on examples the student never saw, with intervals and a verdict in words.
 
-    Says where it fails, and whether it forgot other things. A background job on this machine, free unless teacher_rows or a
-    judge asks the teacher; minutes. Needs train; next: export_gguf, or refine.
+    Says where it fails, and whether it forgot other things; report.md tells it all on a page to pass on. A background job on
+    this machine, free unless teacher_rows or a judge asks the teacher; minutes. Needs train; next: export_gguf, or refine.
     """
     app = app_of(ctx)
     run = app.store.open(run_id)
@@ -172,7 +177,8 @@ async def evaluate(
     before: dict[str, Any] = states.stage_result(run, "evaluate") or {}
     again = bool(before) and (bool(test_path) or teacher_rows > 0) and before.get("asked") != asked
     arguments = {"teacher_rows": teacher_rows}
-    return await stages.run_stage(app, ctx, run_id, "evaluate", arguments, wait_s=wait_s, restart=restart, again=again)
+    reply = await stages.run_stage(app, ctx, run_id, "evaluate", arguments, wait_s=wait_s, restart=restart, again=again)
+    return with_picture(run, reply)
 
 
 async def export_gguf(

@@ -40,3 +40,10 @@ def _holds(demo: Demo) -> None:
     assert evaluation["student"]["accuracy"] >= 0.8
     assert export["accuracy"]["accuracy"] >= 0.8
     assert export["parity"]["runtime"].startswith("xllamacpp")
+    report = (demo.run_folder / "report.md").read_text(encoding="utf-8")
+    for told in (evaluation["base"], evaluation["student"], evaluation["teacher"], export["accuracy"]):
+        assert f"{told['correct']} of {told['rows']} | **{told['accuracy']:.0%}**" in report
+    for name in ("loss.png", "scorecard.png"):
+        assert f"]({name})" in report
+        assert (demo.run_folder / name).read_bytes().startswith(b"\x89PNG")
+    assert (demo.run_folder / "model" / "README.md").read_text(encoding="utf-8").startswith("---\n")
