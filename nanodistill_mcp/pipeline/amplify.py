@@ -16,7 +16,7 @@ from nanodistill_mcp.errors import BudgetError, TeacherError
 from nanodistill_mcp.jobs.supervise import Job
 from nanodistill_mcp.pipeline import dataset, plan, spending
 from nanodistill_mcp.pipeline.checking import checking_of
-from nanodistill_mcp.pipeline.grid import cell
+from nanodistill_mcp.pipeline.inherited import BATCHES_APART, Focus, focused, inherited
 from nanodistill_mcp.pipeline.policy import for_teacher, training_traces
 from nanodistill_mcp.pipeline.pool import Candidate, Pool
 from nanodistill_mcp.pipeline.quality import HeldOut, NearDuplicates
@@ -57,13 +57,17 @@ async def amplify(job: Job) -> dict[str, Any]:
     for trace in traces:
         pool.take_seed(trace)
     traces = [trace for trace in traces if trace.output]
+    before = inherited(run)
+    if before:
+        pool.take_over(before.examples)
     target = int(job.arguments.get("target_size") or run.manifest.plan.target_examples)
     stopped = ""
     short: BudgetError | None = None
     if len(pool.examples) < revisions.needed(pool.examples, target):
         async with teacher_of(job) as teacher:
             try:
-                stopped = await _Amplifier(job, teacher, pool, traces, run_options(job)).fill(target)
+                focus = before.focus if before else []
+                stopped = await _Amplifier(job, teacher, pool, traces, run_options(job), focus).fill(target)
             except BudgetError as error:
                 stopped = "budget"
                 job.event("budget", what=error.what)
@@ -126,6 +130,8 @@ class _Amplifier:
     pool: Pool
     traces: list[Trace]
     options: Options
+    focus: list[Focus]
+    """Where new examples are wanted; empty spreads them over all the policy varies."""
 
     @property
     def per_call(self) -> int:
@@ -146,7 +152,7 @@ class _Amplifier:
         await self.answer_inputs(target)
         if self.options.inputs_only:
             return "inputs" if len(pool.examples) < pool.revisions.needed(pool.examples, target) else ""
-        barren, stale, next_batch = 0, 0, 0
+        barren, stale, next_batch = 0, 0, BATCHES_APART * self.job.run.manifest.generation
         while len(pool.examples) < (goal := pool.revisions.needed(pool.examples, target)):
             await self.job.checkpoint()
             before = len(pool.examples)
@@ -196,7 +202,7 @@ class _Amplifier:
         batches: dict[int, list[Candidate]] = {}
 
         async def one(number: int) -> None:
-            cells = [cell(self.pool.policy, number * self.per_call + i) for i in range(self.per_call)]
+            cells = [focused(self.pool.policy, number * self.per_call + i, self.focus) for i in range(self.per_call)]
             shown = self.exemplars(str(number))[:EXEMPLARS_SHOWN]
             prompt = prompts.generate(
                 self.pool.checking.task,

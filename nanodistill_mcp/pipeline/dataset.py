@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from nanodistill_mcp.errors import TrainingError
 from nanodistill_mcp.pipeline import thinking
+from nanodistill_mcp.pipeline.inherited import inherited
 from nanodistill_mcp.pipeline.revisions import revisions_of
 from nanodistill_mcp.runs.files import sha256_of, write_json, write_lines
 from nanodistill_mcp.runs.records import EffectiveExample, Example, RunSpec, ThinkingFormat
@@ -45,7 +46,7 @@ def mode_of(text: str, spec: RunSpec) -> Literal["cot", "direct"]:
 def build_dataset(run: Run, val_split: float, folder: Path | None = None) -> dict[str, Any]:
     """Write ``dataset/train.jsonl``, ``valid.jsonl`` and ``test.jsonl`` of the examples as the user left them, and their manifest.
 
-    With fewer than 20 examples all are trained on: a validation set of one or two rows says nothing. Rows of one group are
+    Rows of a refined run's parent stay on the side they were on. With fewer than 20 examples all are trained on: a validation set of one or two rows says nothing. Rows of one group are
     all on one side, or what is measured would have been seen: rows that go back to the same seeds, or, where the seeds are so
     mixed that all do, rows that were written in the same call.
 
@@ -57,18 +58,22 @@ def build_dataset(run: Run, val_split: float, folder: Path | None = None) -> dic
     if not examples:
         raise TrainingError("There are no accepted examples to train on.", next_step="Call amplify first.")
     ordered = sorted(examples, key=lambda example: _hash("split", example.input))
-    groups, grouped_by = _groups(ordered)
-    test: list[EffectiveExample] = []
-    valid: list[EffectiveExample] = []
-    if len(examples) >= _FEWEST_FOR_A_SPLIT:
+    before = inherited(run)
+    folds = before.folds if before else {}
+    fresh = [example for example in ordered if example.id not in folds]
+    groups, grouped_by = _groups(fresh) if fresh else ([], "call")
+    test = [example for example in ordered if folds.get(example.id) == "test"]
+    valid = [example for example in ordered if folds.get(example.id) == "valid"]
+    if len(fresh) >= _FEWEST_FOR_A_SPLIT:
         # Mixed as they are by call, the seeds themselves are worth more in training.
         open_ = [group for group in groups if grouped_by == "seed" or group[0].origin != "seed"]
-        synthetic = sum(example.origin != "seed" for example in examples)
-        test = _take(open_, min(_MOST_TEST_ROWS, round(_TEST_SHARE * synthetic)), len(examples))
-        tested = {example.id for example in test}
+        synthetic = sum(example.origin != "seed" for example in fresh)
+        further = _take(open_, min(_MOST_TEST_ROWS, round(_TEST_SHARE * synthetic)), len(fresh))
+        tested = {example.id for example in further}
         left = [group for group in open_ if group[0].id not in tested]
-        rest = len(examples) - len(test)
-        valid = _take(left, max(_FEWEST_VALID, round(val_split * rest)), rest) if val_split > 0 else []
+        rest = len(fresh) - len(further)
+        test += further
+        valid += _take(left, max(_FEWEST_VALID, round(val_split * rest)), rest) if val_split > 0 else []
     kept_apart = {example.id for example in test + valid}
     train = [example for example in ordered if example.id not in kept_apart]
     folder = folder or run.paths.dataset

@@ -10,6 +10,7 @@ from nanodistill_mcp.pipeline import dataset, failures, thinking
 from nanodistill_mcp.pipeline.asking import BASE, STUDENT, Given, Question, ask_student
 from nanodistill_mcp.pipeline.checking import Checking, checking_of
 from nanodistill_mcp.pipeline.forgetting import forgetting, general_questions
+from nanodistill_mcp.pipeline.inherited import Inherited, inherited
 from nanodistill_mcp.pipeline.judging import judge_agreement, right_ids
 from nanodistill_mcp.pipeline.revisions import effective_examples
 from nanodistill_mcp.pipeline.scoring import Said, compared, model_score, score
@@ -43,6 +44,7 @@ async def evaluate(job: Job) -> dict[str, Any]:
         model: await right_ids(job, checking, asked[model], {i: each.answer for i, each in answers.items()})
         for model, answers in said.items()
     }
+    before = inherited(run)
     cells = failures.cells_of(sets.rows, effective_examples(run))
     summary: dict[str, Any] = {}
     for name, rows in sets.by_name.items():
@@ -52,6 +54,7 @@ async def evaluate(job: Job) -> dict[str, Any]:
         summary[name]["failure_groups"] = failures.failure_groups(checking, rows, said[STUDENT], right[STUDENT], cells)
         answers = {i: said[STUDENT][i].answer for i, _, _ in rows}
         summary[name][STUDENT] |= await judge_agreement(job, checking, rows, answers, right[STUDENT])
+        summary[name] |= _against_parent(before, rows, said[STUDENT], right[STUDENT]) if before else {}
         if run.manifest.teacher_model == HOST_TEACHER and TEACHER in summary[name]:
             summary[name][TEACHER]["may_have_seen_answers"] = True
     write_lines(run.paths.answers, _table(sets, said, right, cells))
@@ -126,6 +129,25 @@ def _summary(
         result[TEACHER] = score(solved, right[TEACHER])
         result["student_against_teacher"] = compared(dict(right), TEACHER, [i for i, _, _ in solved])
     return result
+
+
+def _against_parent(before: Inherited, rows: Rows, said: Mapping[str, Said], right: set[str]) -> dict[str, Any]:
+    """The student against the parent's, on the rows both were asked; and what the parent had right that it has no longer."""
+    parents = {(row["input"], row["expected"]): bool(row[STUDENT]["correct"]) for row in before.answers}
+    common = [row for row in rows if (row[1], row[2]) in parents]
+    if not common:
+        return {}
+    passed = {i for i, text, expected in common if parents[text, expected]}
+    lost = [i for i, _, _ in common if i in passed and i not in right]
+    ids = [i for i, _, _ in common]
+    return {
+        "student_against_parent": compared({STUDENT: right, "parent": passed}, "parent", ids),
+        "passed_before": {
+            "rows": len(passed),
+            "still": len(passed) - len(lost),
+            "lost": failures.shown(rows, said, lost),
+        },
+    }
 
 
 def _table(

@@ -1,6 +1,7 @@
 """What amplify has accepted and rejected so far, each with its lineage; and what keeps a candidate out."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -90,6 +91,11 @@ class Pool:
                 parents=[trace.id],
             )
         )
+
+    def take_over(self, examples: Iterable[Example]) -> None:
+        """Accept what the run's parent had accepted."""
+        for example in examples:
+            self._add(example)
 
     def screen(self, candidate: Candidate) -> bool:
         """Keep a candidate out before it is solved, with the reason.

@@ -6,6 +6,7 @@ from typing import Any
 
 from nanodistill_mcp.jobs.supervise import Cancelled, Job
 from nanodistill_mcp.pipeline import dataset, recipe
+from nanodistill_mcp.pipeline.inherited import inherited
 from nanodistill_mcp.pipeline.restart import archive_from
 from nanodistill_mcp.pipeline.revisions import moved_since_dataset
 from nanodistill_mcp.pipeline.training_plan import make_training_plan, planned, training_options
@@ -31,6 +32,7 @@ async def train(job: Job) -> dict[str, Any]:
         resolved, reasons = plan.recipe, {**plan.reasons, **plan.changes}
         for name, reason in reasons.items():
             job.event("resolved", option=name, reason=reason)
+        before = inherited(run)
         run.paths.checkpoints.mkdir(mode=0o700, exist_ok=True)
         run.paths.model.mkdir(mode=0o700, exist_ok=True)
         job.progress(0, resolved.iters, "training")
@@ -44,6 +46,7 @@ async def train(job: Job) -> dict[str, Any]:
                 control_path=job.paths.control,
                 result_path=job.paths.root / "train.json",
                 recipe=resolved,
+                start_from=before.adapter_dir if before else None,
             ),
             TrainResult,
             on_metric=lambda line: _report(job, resolved, line),
@@ -56,6 +59,7 @@ async def train(job: Job) -> dict[str, Any]:
         "reasons": reasons,
         "planned": plan.model_dump(include={"hours", "peak_memory_gb", "seconds_per_step", "changes"}),
         "student": job.arguments["student"],
+        **({"went_on_from": before.training.get("adapter_sha256")} if before else {}),
     }
     write_json(run.paths.training, summary)
     return summary

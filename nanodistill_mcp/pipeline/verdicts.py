@@ -30,7 +30,22 @@ def judged(summary: dict[str, Any]) -> Verdict:
     """
     name = "held_out" if "held_out" in summary else "synthetic"
     part = summary[name]
-    student, teacher = part["student"], part.get("teacher")
+    if "student_against_parent" not in part:
+        return _judged_alone(name, part)
+    pair = _pair(part["student_against_parent"], "parent")
+    passed = part["passed_before"]
+    kept = f"of {passed['rows']} examples its parent had right it has {passed['still']}"
+    if pair.p_value < SIGNIFICANT_BELOW and pair.difference < 0:
+        return Verdict("stop", f"The student is worse than its parent, which is the one to keep: {kept}.")
+    alone = _judged_alone(name, part)
+    is_better = pair.p_value < SIGNIFICANT_BELOW
+    told = "better than its parent" if is_better else "not shown to differ from its parent"
+    return Verdict(alone.decision, f"{alone.words} It is {told}: {kept}, and {pair.only_first} more.")
+
+
+def _judged_alone(name: str, part: dict[str, Any]) -> Verdict:
+    student: dict[str, Any] = part["student"]
+    teacher: dict[str, Any] | None = part.get("teacher")
     numbers = _numbers(
         part, "held-out examples" if name == "held_out" else "synthetic examples (no real one was held out)"
     )
@@ -41,9 +56,8 @@ def judged(summary: dict[str, Any]) -> Verdict:
         return Verdict("stop", f"The student is worse than its base: {numbers}.")
     if not better:
         return _not_better(base, student["rows"], teacher, numbers)
-    against = part.get("student_against_teacher")
-    if against is not None:
-        pair = _pair(against, "teacher")
+    if teacher is not None:
+        pair = _pair(part["student_against_teacher"], "teacher")
         if pair.p_value < SIGNIFICANT_BELOW and pair.difference < 0:
             told = f"the teacher, right in {teacher['accuracy']:.0%}, is better still: look at the failures"
             return Verdict("iterate", f"The student is better than its base: {numbers}; {told}.")

@@ -249,6 +249,11 @@ class RunPaths:
         return self.root / "host"
 
     @property
+    def parent(self) -> Path:
+        """What a refined run has of the run it goes on from."""
+        return self.root / "parent"
+
+    @property
     def archive(self) -> Path:
         return self.root / "archive"
 

@@ -128,6 +128,7 @@ class RunManifest(_Record):
     student_thinks_natively: bool = False
     cloned_from: str = ""
     refined_from: str = ""
+    generation: int = Field(default=0, description="How often the run was refined, counted from its first ancestor.")
     prompts: dict[str, str] = Field(
         default={}, description="SHA-256 of each prompt that replaces the package's, by template."
     )

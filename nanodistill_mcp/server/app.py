@@ -280,15 +280,35 @@ def _after_stage(run: Run, current: StageStatus) -> NextStep:
             return NextStep(tool=current.stage, arguments={"run_id": run_id}, why=why)
         case _:
             pass
+    return _next_of_pipeline(run)
+
+
+def _next_of_pipeline(run: Run) -> NextStep:
+    """The first stage that is not done, or not of what lies before it by now."""
     for stage in PIPELINE:
         if stage == "extract_policy" and (warning := _ceiling_says_stop(run)):
             return warning
         if states.stage_status(run, stage).state is not State.DONE:
-            return NextStep(tool=stage, arguments={"run_id": run_id}, why=_WHY[stage])
+            if stage == "export_gguf" and (child := _refine_first(run)):
+                return child
+            return NextStep(tool=stage, arguments={"run_id": run.run_id}, why=_WHY[stage])
         if states.is_outdated(run, stage):
             why = _why_outdated(run, stage)
-            return NextStep(tool=stage, arguments={"run_id": run_id, "restart": True}, why=why)
+            return NextStep(tool=stage, arguments={"run_id": run.run_id, "restart": True}, why=why)
     return _after_export(run)
+
+
+def _refine_first(run: Run) -> NextStep | None:
+    """A child that learns where this student fails, when its verdict asks for one."""
+    evaluation = states.stage_result(run, "evaluate") or {}
+    if evaluation.get("decision") != "iterate":
+        return None
+    name = f"{run.run_id[:60]}-{run.manifest.generation + 2}"
+    return NextStep(
+        tool="refine",
+        arguments={"run_id": run.run_id, "name": name},
+        why="Generates where it fails and trains on; ask the user first, because it is paid. export_gguf takes the student as it is.",
+    )
 
 
 def _after_export(run: Run) -> NextStep:

@@ -96,6 +96,24 @@ class CloneReply(CreateReply):
     policy_carried: bool = Field(description="Whether the user's own policy is the clone's first.")
 
 
+class FocusLine(_Reply):
+    """A group of the parent's failures, and its share of the new examples."""
+
+    asked_for: dict[str, str]
+    share: float
+    because: str
+
+
+class RefineReply(CreateReply):
+    """A child that goes on from another run's student."""
+
+    refined_from: str
+    message: str
+    examples_inherited: int
+    examples_wanted: int = Field(description="In all, the inherited ones included.")
+    focus: list[FocusLine] = Field(description="Where new examples are generated; empty spreads them evenly.")
+
+
 class RunLine(_Reply):
     """One run in the list. A run that cannot be read is one line that says why."""
 

@@ -1,6 +1,8 @@
 """What is told of a call of revise_examples, and of a clone."""
 
+from nanodistill_mcp.errors import UserInputError
 from nanodistill_mcp.pipeline import status as states
+from nanodistill_mcp.pipeline.inherited import inherited
 from nanodistill_mcp.pipeline.policy_versions import carried_policy
 from nanodistill_mcp.pipeline.revise import Revised
 from nanodistill_mcp.pipeline.revisions import revisions_of
@@ -8,7 +10,15 @@ from nanodistill_mcp.runs.journal import read_journal
 from nanodistill_mcp.runs.records import RowChange
 from nanodistill_mcp.runs.store import Run
 from nanodistill_mcp.server.artifacts import artifact_list
-from nanodistill_mcp.server.replies import CloneReply, CreateReply, NextStep, RevisedRow, ReviseReply
+from nanodistill_mcp.server.replies import (
+    CloneReply,
+    CreateReply,
+    FocusLine,
+    NextStep,
+    RefineReply,
+    RevisedRow,
+    ReviseReply,
+)
 
 _ROWS_SHOWN = 20
 _CHARS_SHOWN = 120
@@ -55,6 +65,33 @@ def clone_reply(reply: CreateReply, run: Run, source: Run) -> CloneReply:
         answers_at_hand=answers,
         revisions_carried=number,
         policy_carried=policy,
+    )
+
+
+def refine_reply(reply: CreateReply, run: Run) -> RefineReply:
+    """A child, what it has of its parent, and where its new examples go."""
+    parent, before = run.manifest.refined_from, inherited(run)
+    if before is None:
+        raise UserInputError(
+            f"There is already a run {run.run_id!r} that was not refined from another.",
+            next_step="Choose another name.",
+        )
+    total = sum(each.weight for each in before.focus)
+    focus = [
+        FocusLine(asked_for=each.cell, share=round(each.weight / total, 3), because=each.because)
+        for each in before.focus
+    ]
+    there_are, wanted = len(before.folds), reply.plan.target_examples
+    where = (
+        f"where {parent} fails" if focus else f"over the whole task, because the failures of {parent} show no pattern"
+    )
+    return RefineReply(
+        **reply.model_dump(),
+        refined_from=parent,
+        message=f"{there_are} examples and the best checkpoint of {parent} are here; {wanted - there_are} new ones are generated {where}.",
+        examples_inherited=there_are,
+        examples_wanted=wanted,
+        focus=focus,
     )
 
 

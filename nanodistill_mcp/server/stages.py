@@ -9,6 +9,7 @@ from nanodistill_mcp.errors import RunStateError
 from nanodistill_mcp.jobs import launch
 from nanodistill_mcp.pipeline import spending
 from nanodistill_mcp.pipeline import status as states
+from nanodistill_mcp.pipeline.inherited import inherited
 from nanodistill_mcp.pipeline.plan import check_student
 from nanodistill_mcp.pipeline.restart import archive_from
 from nanodistill_mcp.pipeline.status import StageStatus
@@ -148,7 +149,9 @@ def _common(app: App, run: Run) -> dict[str, Any]:
 
 def _student(app: App, run: Run) -> str:
     """Where the student lies: once trained, the very files it was trained from, wherever the hub has moved since."""
-    trained_from = (states.stage_result(run, "train") or {}).get("student_path")
+    before = inherited(run)
+    trained = states.stage_result(run, "train") or (before.training if before else {})
+    trained_from = trained.get("student_path")
     return trained_from or check_student(run.manifest.spec.student, app.settings)
 
 

@@ -5,7 +5,7 @@ from mcp.server.mcpserver.tools import Tool
 from nanodistill_mcp.server.boundary import strict_tool
 from nanodistill_mcp.server.tools_host import next_teacher_tasks, submit_teacher_answers
 from nanodistill_mcp.server.tools_looking import get_status, read_artifact, revise_examples
-from nanodistill_mcp.server.tools_making import clone_run, create_run, delete_run
+from nanodistill_mcp.server.tools_making import clone_run, create_run, delete_run, refine
 from nanodistill_mcp.server.tools_stages import (
     amplify,
     compare_models,
@@ -29,6 +29,7 @@ def all_tools() -> list[Tool]:
         strict_tool(revise_examples, title="Revise the examples"),
         strict_tool(train, title="Train the student"),
         strict_tool(evaluate, title="Evaluate the student"),
+        strict_tool(refine, title="Refine where it fails", open_world=True),
         strict_tool(export_gguf, title="Export to GGUF"),
         strict_tool(get_status, title="Status", read_only=True),
         strict_tool(read_artifact, title="Read an artifact", read_only=True),

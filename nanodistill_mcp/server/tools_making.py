@@ -1,5 +1,6 @@
 """The tools that make a run and put one away."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any
 
@@ -10,16 +11,17 @@ from nanodistill_mcp.jobs.launch import active_job
 from nanodistill_mcp.pipeline import estimate, plan, recipe
 from nanodistill_mcp.pipeline import status as states
 from nanodistill_mcp.pipeline.clone import CHANGEABLE, carried, check_clone
+from nanodistill_mcp.pipeline.refine import amplify_alone, check_refine
 from nanodistill_mcp.runs.paths import RunPaths
-from nanodistill_mcp.runs.records import Reasoning
+from nanodistill_mcp.runs.records import Reasoning, RunManifest
 from nanodistill_mcp.runs.store import Run
 from nanodistill_mcp.runs.tags import write_tags
-from nanodistill_mcp.server.app import next_step, spend_reply
+from nanodistill_mcp.server.app import current_stage, next_step, spend_reply
 from nanodistill_mcp.server.arguments import Ctx, RunId, app_of
 from nanodistill_mcp.server.artifacts import artifact_list
 from nanodistill_mcp.server.preflight import inspect_both
-from nanodistill_mcp.server.replies import CloneReply, CreateReply, DeleteReply, NextStep
-from nanodistill_mcp.server.revised import clone_reply
+from nanodistill_mcp.server.replies import CloneReply, CreateReply, DeleteReply, NextStep, RefineReply
+from nanodistill_mcp.server.revised import clone_reply, refine_reply
 
 
 async def create_run(
@@ -106,14 +108,53 @@ async def clone_run(
     app = app_of(ctx)
     source = app.store.open(run_id)
     request = check_clone(app.settings, source, name, changes)
-    run, created = await _store(ctx, request, source)
+
+    def cloned(manifest: RunManifest) -> RunManifest:
+        return manifest.model_copy(update={"cloned_from": source.run_id})
+
+    run, created = await _store(ctx, request, carry=carried(source, request).write, made=cloned)
     return clone_reply(_created(request, run, created), run, source)
 
 
-async def _store(ctx: Ctx, request: plan.Request, source: Run | None = None) -> tuple[Run, bool]:
-    """The run a checked request asks for, made now unless it is there; with what it takes along of the run it is cloned of."""
+async def refine(
+    run_id: RunId,
+    name: Annotated[str, Field(description="The child's id: letters, digits, '.', '_', '-'; at most 64.")],
+    ctx: Ctx,
+    examples: Annotated[
+        int, Field(description="New examples wanted; 0 is half as many as there are.", ge=0, le=100_000)
+    ] = 0,
+    budget_usd: Annotated[float, Field(description="The most the child may pay the teacher, in dollars.", ge=0)] = 5.0,
+) -> RefineReply:
+    """Make a child of an evaluated run: new examples only where its student fails, and training from its best checkpoint on.
+
+    Spends nothing yet; the child's amplify does, then train and evaluate prove it on the same held-out examples, on what the
+    parent had right, and against the parent. Needs evaluate; next: amplify of the child.
+    """
     app = app_of(ctx)
-    carry = carried(source, request).write if source is not None else None
+    refinement = check_refine(app.settings, app.store.open(run_id), name, examples, budget_usd)
+    parent = refinement.parent
+
+    def refined(manifest: RunManifest) -> RunManifest:
+        return manifest.model_copy(
+            update={
+                "refined_from": parent.run_id,
+                "generation": parent.manifest.generation + 1,
+                "plan": amplify_alone(manifest.plan, refinement),
+            }
+        )
+
+    run, created = await _store(ctx, refinement.request, carry=refinement.write, made=refined)
+    return refine_reply(_created(refinement.request, run, created), run)
+
+
+async def _store(
+    ctx: Ctx,
+    request: plan.Request,
+    carry: Callable[[RunPaths], None] | None = None,
+    made: Callable[[RunManifest], RunManifest] = lambda manifest: manifest,
+) -> tuple[Run, bool]:
+    """The run a checked request asks for, made now unless it is there; ``carry`` puts in what it takes along of another run."""
+    app = app_of(ctx)
 
     def fill(paths: RunPaths) -> None:
         if carry:
@@ -136,9 +177,7 @@ async def _store(ctx: Ctx, request: plan.Request, source: Run | None = None) -> 
             texts = estimate.texts_to_count(request)
             teacher_facts, student_facts = await inspect_both(request.endpoint, request.student, texts, check)
             estimated = estimate.make_plan(request, teacher_facts, student_facts)
-            manifest = plan.make_manifest(request, teacher_facts, student_facts, estimated)
-            if source is not None:
-                manifest = manifest.model_copy(update={"cloned_from": source.run_id})
+            manifest = made(plan.make_manifest(request, teacher_facts, student_facts, estimated))
         else:  # refused by the store, which shows the difference
             manifest = existing.manifest.model_copy(update={"spec": request.spec})
         run, created = app.store.create(
@@ -161,7 +200,7 @@ def _created(request: plan.Request, run: Run, created: bool) -> CreateReply:  # 
         student=manifest.spec.student,
         spend=spend_reply(run),
         artifacts=artifact_list(run),
-        next_step=next_step(run, states.pipeline_status(run)[0]),
+        next_step=next_step(run, current_stage(run, states.pipeline_status(run))),
     )
 
 

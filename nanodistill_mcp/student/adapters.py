@@ -62,6 +62,22 @@ def attach_adapter(model: nn.Module, recipe: Recipe) -> None:
         )
 
 
+def load_into(model: nn.Module, adapter_dir: Path) -> None:
+    """Put an earlier adapter's weights into the trainable parameters of a model.
+
+    Raises:
+        UserInputError: It was trained by another recipe: its parameters are not the model's trainable ones.
+    """
+    weights = cast("dict[str, mx.array]", mx.load(str(adapter_dir / ADAPTER_FILE)))
+    shapes = {name: weight.shape for name, weight in trained(model).items()}
+    if {name: weight.shape for name, weight in weights.items()} != shapes:
+        raise UserInputError(
+            "The adapter to go on from was trained with another fine_tune_type, lora_rank, lora_layers or lora_keys.",
+            next_step="Leave these options as the parent run had them.",
+        )
+    model.load_weights(list(weights.items()), strict=False)
+
+
 def write_adapter(adapter_dir: Path, recipe: Recipe, student: str, weights: dict[str, mx.array]) -> str:
     """Write trained weights where ``mlx_lm.load(adapter_path=...)`` finds them; answers with their SHA-256.
 

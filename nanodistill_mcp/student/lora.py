@@ -18,7 +18,14 @@ from mlx_lm.tuner.utils import build_schedule
 from nanodistill_mcp.errors import TrainingError
 from nanodistill_mcp.runs.files import append_line, sha256_of
 from nanodistill_mcp.student import blas, checkpoints, models
-from nanodistill_mcp.student.adapters import attach_adapter, blocks, trained, write_adapter
+from nanodistill_mcp.student.adapters import (
+    ADAPTER_FILE,
+    attach_adapter,
+    blocks,
+    load_into,
+    trained,
+    write_adapter,
+)
 from nanodistill_mcp.student.chat import ChatForm, Row
 from nanodistill_mcp.student.control import Control
 from nanodistill_mcp.student.dataset import Layout, Rows, as_batch, read_rows, require_rows, training_batches
@@ -59,6 +66,8 @@ def train_here(request: TrainRequest, student_path: Path, control: Control) -> T
     recipe = fitted(asked, len(training.rows), len(blocks(model)), rank_and_size()[1])
     measured = _evenly(validation.rows, recipe.validation_rows)
     attach_adapter(model, recipe)
+    if request.start_from:
+        load_into(model, request.start_from)
     loss, layout, unpacked = how_to_batch(recipe, model, training.rows)
     _report_dataset(request.metrics_path, training, validation, len(measured), recipe, unpacked)
     optimizer = optimizer_of(recipe)
@@ -242,6 +251,7 @@ def _fingerprint(request: TrainRequest, student_path: Path, recipe: Recipe) -> s
         *([f"{ranks} ranks"] if ranks > 1 else []),
         StudentFolder(student_path).identity,
         recipe.model_dump_json(),
+        *([sha256_of(request.start_from / ADAPTER_FILE)] if request.start_from else []),
         *(sha256_of(path) for path in files if path.exists()),
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -193,6 +193,9 @@ class TrainRequest(_Record):
     control_path: Path = Field(description='Atomically replaced by the caller: {"want": "run" | "pause" | "cancel"}.')
     result_path: Path
     recipe: Recipe
+    start_from: Path | None = Field(
+        default=None, description="An adapter of the same shape from which training goes on; None begins anew."
+    )
 
 
 class TrainResult(_Record):
