@@ -251,7 +251,7 @@ class _Agent:
         self._console.print(
             f"Teacher: {spend['calls']} calls, {spend['input_tokens'] + spend['output_tokens']:,} tokens, nothing paid. "
             f"A large model at ${usd_in:g}/${usd_out:g} a million tokens would have cost ${price:.2f}.\n"
-            f"Everything lies in {status['folder']}\n",
+            f"Everything lies in {status['folder']}; report.md there says it on one page.\n",
             highlight=False,
             soft_wrap=True,
         )

@@ -59,7 +59,8 @@ def _draw_losses(axes: Axes, curve: LossCurve) -> None:
     shown = smoothed(train)
     if shown != train:
         axes.plot(*_columns(train), color=BLUE, linewidth=0.7, alpha=0.3)
-    label = "training, smoothed" if shown != train else "training"
+    crowded = bool(curve.resumed) or curve.diverged is not None
+    label = "training, smoothed" if shown != train and not crowded else "training"
     axes.plot(*_columns(shown), color=BLUE, linewidth=2, marker="o" if len(train) < _DOTTED_BELOW else "", label=label)
     if valid:
         marker = "s" if len(valid) < _DOTTED_BELOW else ""
@@ -77,12 +78,12 @@ def _draw_losses(axes: Axes, curve: LossCurve) -> None:
             markeredgecolor=INK,
             markeredgewidth=1.8,
             linestyle="none",
-            label=f"the model, update {best[0]:g}",
+            label=f"the model (update {best[0]:g})",
             zorder=5,
         )
     axes.margins(x=0.02)
     axes.legend(
-        loc="lower left", bbox_to_anchor=(-0.01, 0.985), ncols=5, frameon=False, handlelength=1.6, columnspacing=1.6
+        loc="lower left", bbox_to_anchor=(-0.01, 0.985), ncols=5, frameon=False, handlelength=1.4, columnspacing=1.4
     )
 
 

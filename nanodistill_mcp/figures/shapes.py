@@ -28,6 +28,8 @@ class Score:
     rows: int
     correct: int
     accuracy: float
+    share: str
+    """The accuracy as it is told."""
     low: float
     high: float
 

@@ -66,7 +66,7 @@ def test_every_score_in_the_report_is_the_evaluations(tmp_path: Path) -> None:
 def test_the_verdict_comes_first_and_the_rest_is_there(tmp_path: Path) -> None:
     """A colleague reads the first paragraph, and looks for the rest when in doubt."""
     page, _ = _written(finished_run(tmp_path))
-    assert page.index("Good enough to use.") < page.index("## The task") < page.index("## Scores")
+    assert page.index("Worth using.") < page.index("## The task") < page.index("## Scores")
     for part in ("![Scores", "![Training", "near", "the teacher refused", "1 min 15 s", "1.5 GB", "ad" * 32, "9f" * 32):
         assert part in page
     assert "ollama create tickets -f Modelfile" in page
@@ -118,7 +118,7 @@ def test_where_the_base_lies_is_not_told(tmp_path: Path) -> None:
         ([], ["Not evaluated yet", "It was not trained yet", "There is no model yet"]),
         ([solved, trained], ["Not evaluated yet", "Nothing was measured yet", "not exported to GGUF yet"]),
         ([trained, exported], ["Not evaluated yet", "The GGUF file alone was asked", "31 of 40"]),
-        ([trained, evaluated], ["Good enough to use", "not exported to GGUF yet"]),
+        ([trained, evaluated], ["Worth using", "not exported to GGUF yet"]),
     ],
 )
 def test_what_was_not_done_is_said(tmp_path: Path, stages: list[Any], said: list[str]) -> None:
@@ -145,17 +145,21 @@ def test_what_later_versions_measure_is_told_too(tmp_path: Path) -> None:
     }
     evaluation = evaluated(run, further={"general": general})
     groups: list[dict[str, Any]] = [
-        {"dimension": "topic", "value": "fees", "rows": 8, "wrong": 5, "share": 0.625, "examples": []}
+        {"dimension": "topic", "value": "fees", "rows": 8, "wrong": 5, "share": 0.625, "p_value": 0.02, "examples": []}
     ]
     evaluation["held_out"]["failure_groups"] = groups
-    evaluation["held_out"]["student"] |= {"fields": {"queue": 0.9}, "rouge_l": 0.75}
+    told = {"fields": {"queue": 0.9}, "rouge_l": 0.75, "judge_agreement": {"asked_again": 20, "same_verdict": 19}}
+    evaluation["held_out"]["student"] |= told
+    evaluation["seen_rows_left_out"] = 3
     write_json(run.paths.evaluation, evaluation)
     page, card = _written(run)
     for words in (
         "base 40 of 50, student 20 of 50. It lost 40 points.",
-        "| `topic` | `fees` | 5 of 8 |",
+        "| topic: `fees` | 5 of 8 | p = 0.02 | – |",
         "`queue` 90%",
         "0.75",
+        "19 of 20",
+        "3 given rows repeated",
     ):
         assert words in page
     assert "It lost 40 points." in card

@@ -7,19 +7,23 @@ import yaml
 from nanodistill_mcp.pipeline.report import numbers
 from nanodistill_mcp.pipeline.report.facts import Facts
 from nanodistill_mcp.pipeline.report.markdown import block, code, prose
-from nanodistill_mcp.pipeline.report.pictured import SET_NAMES
+from nanodistill_mcp.pipeline.report.pictured import NOTHING, SET_NAMES
 from nanodistill_mcp.pipeline.report.words import DECISIONS, how_to_run, licence_of_base, made_with, terms_of_teacher
+
+_METHODS = {"lora": "trained with LoRA", "dora": "trained with DoRA", "full": "trained in full"}
+_TAGS = {"lora": ["lora"], "dora": ["lora", "dora"]}
 
 
 def card(facts: Facts) -> str:
     """The card. What is not known is left out of the front matter, never guessed."""
     front = yaml.safe_dump(_front_matter(facts), sort_keys=False, allow_unicode=True)
-    taught = numbers.count(len(facts.examples), "example")
+    taught = numbers.count(_rows_trained(facts), "example")
+    how = _METHODS.get(_recipe(facts).get("fine_tune_type", ""), "trained")
     parts = [
         [
             f"# {code(facts.run_id)}",
             "",
-            f"{code(facts.base.name)}, trained with LoRA on {taught} for one task. {made_with(facts)}",
+            f"{code(facts.base.name)}, {how} on {taught} for one task. {made_with(facts)}",
         ],
         ["## The task", "", *block(facts.manifest.spec.instruction)],
         ["## How good it is", "", *_scores(facts)],
@@ -30,6 +34,14 @@ def card(facts: Facts) -> str:
     return f"---\n{front}---\n\n" + "\n\n".join("\n".join(part) for part in parts) + "\n"
 
 
+def _rows_trained(facts: Facts) -> int:
+    return (facts.training or NOTHING).get("rows_trained", len(facts.examples))
+
+
+def _recipe(facts: Facts) -> dict[str, Any]:
+    return (facts.training or NOTHING).get("recipe", {})
+
+
 def _front_matter(facts: Facts) -> dict[str, Any]:
     front: dict[str, Any] = {}
     if facts.base.on_hub:
@@ -37,7 +49,13 @@ def _front_matter(facts: Facts) -> dict[str, Any]:
     if facts.base.licence:
         front["license"] = facts.base.licence
     front |= {"library_name": "mlx", "pipeline_tag": "text-generation"}
-    front["tags"] = ["mlx", "lora", "distillation", "synthetic-data", "nanodistill"]
+    front["tags"] = [
+        "mlx",
+        *_TAGS.get(_recipe(facts).get("fine_tune_type", ""), []),
+        "distillation",
+        "synthetic-data",
+        "nanodistill",
+    ]
     part = facts.sets.get("held_out")
     if part is None or facts.evaluation_is_old:
         return front
@@ -68,9 +86,9 @@ def _scores(facts: Facts) -> list[str]:
             for model in ("student", "base", "teacher")
             if part.get(model)
         ]
-        lines += ["", f"- {SET_NAMES[name].capitalize()}: {'; '.join(told)}"]
+        lines += [*([""] if lines[-1][:2] != "- " else []), f"- {SET_NAMES[name].capitalize()}: {'; '.join(told)}"]
     if gguf := facts.gguf_score:
-        lines += ["", f"- As a GGUF file: {prose(gguf['verdict'])}"]
+        lines += [f"- As a GGUF file: {prose(gguf['verdict'])}"]
     return lines
 
 

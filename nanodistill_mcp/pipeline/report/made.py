@@ -60,7 +60,8 @@ def _counts(facts: Facts) -> Lines:
         files = facts.dataset["files"]
         rows = {name: files.get(name, {}).get("rows", 0) for name in ("train", "valid", "test")}
         reasoned = files.get("train", {}).get("with_reasoning", 0)
-        split = [f"{rows['train']:,} were trained on ({reasoned:,} with reasoning)"]
+        how = "all" if reasoned == rows["train"] else f"{reasoned:,}" if reasoned else "none"
+        split = [f"{rows['train']:,} were trained on ({how} with reasoning)"]
         split += [f"{rows['valid']:,} chose the best checkpoint"] if rows["valid"] else []
         split += [f"{rows['test']:,} were kept as a synthetic test"] if rows["test"] else []
         lines[0] += f" {', '.join(split)}."

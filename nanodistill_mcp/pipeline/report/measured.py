@@ -11,6 +11,17 @@ _FAILURES_SHOWN = 5
 _GROUPS_SHOWN = 5
 _LONG = 400
 
+_DIMENSIONS = {
+    "topic": "topic",
+    "difficulty": "difficulty",
+    "persona": "writer",
+    "answer": "expected answer",
+    "length": "length",
+    "mistaken for": "mistaken",
+    "form": "form",
+    "field": "field",
+}
+
 Lines = list[str]
 
 
@@ -36,8 +47,13 @@ def scores(facts: Facts, pictures: frozenset[str]) -> Lines:
         lines.append("")
     if general := (facts.evaluation or NOTHING).get("general"):
         lines += [*_general(general), ""]
-    checker = (facts.evaluation or NOTHING).get("checker")
-    return [*lines, f"Answers were compared by the checker {code(checker)}."] if checker else lines[:-1]
+    found = facts.evaluation or NOTHING
+    told = [f"Answers were compared by the checker {code(found['checker'])}."] if found else []
+    if seen := found.get("seen_rows_left_out"):
+        told.append(
+            f"{numbers.count(seen, 'given row')} repeated a training example and were left out: they prove nothing."
+        )
+    return [*lines, " ".join(told)] if told else lines[:-1]
 
 
 def _score_table(name: str, part: dict[str, Any], gguf: dict[str, Any] | None) -> Lines:
@@ -51,8 +67,8 @@ def _score_table(name: str, part: dict[str, Any], gguf: dict[str, Any] | None) -
             f"{score['correct']} of {score['rows']}",
             f"**{numbers.share(score['accuracy'])}**",
             numbers.interval(score["interval_95"]),
-            numbers.share(score["well_formed"]) if "well_formed" in score else "",
-            f"{score['mean_tokens']:.0f}" if "mean_tokens" in score else "",
+            numbers.share(score["well_formed"]) if "well_formed" in score else "–",
+            f"{score['mean_tokens']:.0f}" if "mean_tokens" in score else "–",
         ]
         for model, score in models
     ]
@@ -66,6 +82,9 @@ def _score_table(name: str, part: dict[str, Any], gguf: dict[str, Any] | None) -
     if fields:
         shown = "; ".join(f"{code(field)} {numbers.share(right)}" for field, right in fields.items())
         lines += ["", f"Field by field, the student: {shown}."]
+    if judged := part.get("student", {}).get("judge_agreement"):
+        again = f"{judged['same_verdict']} of {judged['asked_again']}"
+        lines += ["", f"The teacher judged the answers; with the two swapped it said the same of {again}."]
     if (overlap := part.get("student", {}).get("rouge_l")) is not None:
         lines += ["", f"Overlap of the student's words with the expected ones (ROUGE-L): {overlap:.2f}."]
     return lines
@@ -87,6 +106,17 @@ def _general(general: dict[str, Any]) -> Lines:
     return [f"**Has it forgotten anything?** {asked} {prose(general.get('verdict', ''))}".rstrip()]
 
 
+def _group_row(group: dict[str, Any]) -> list[str]:
+    what, chance = _DIMENSIONS.get(group["dimension"], ""), group.get("p_value")
+    first = next(iter(group.get("examples", [])), NOTHING)
+    return [
+        f"{what or cell(group['dimension'])}: {cell(group['value'])}",
+        f"{group['wrong']} of {group['rows']}",
+        "–" if chance is None else numbers.p_value(chance),
+        cell(first["input"]) if first else "–",
+    ]
+
+
 def failures(facts: Facts) -> Lines:
     """Where the student is wrong: the groups it is wrong in, and examples."""
     name, part = next(iter(facts.sets.items()))
@@ -95,11 +125,9 @@ def failures(facts: Facts) -> Lines:
     lines: Lines = []
     groups: list[dict[str, Any]] = part.get("failure_groups", [])
     if groups:
-        rows = [
-            [cell(group["dimension"]), cell(group["value"]), f"{group['wrong']} of {group['rows']}"]
-            for group in groups[:_GROUPS_SHOWN]
-        ]
-        lines += [*table(["dimension", "value", "wrong"], rows), ""]
+        rows = [_group_row(group) for group in groups[:_GROUPS_SHOWN]]
+        lines += ["More often than elsewhere, or always in the same way:", ""]
+        lines += [*table(["where", "wrong", "by chance alone", "for example"], rows), ""]
     wrong = part["student"]["rows"] - part["student"]["correct"]
     rows = [
         [cell(row["input"], _LONG), cell(row["expected"]), cell(row["answer"])]

@@ -5,8 +5,12 @@ import math
 
 def share(value: float) -> str:
     """A share in percent; nearly all is not rounded to all, nor hardly any to none."""
-    digits = 1 if 0 < value < 0.005 or 0.995 < value < 1 else 0  # noqa: PLR2004
-    return f"{value:.{digits}%}"
+    percent = 100 * value
+    if 0 < percent < 0.5:  # noqa: PLR2004
+        return f"{max(percent, 0.1):.1f}%"
+    if 99.5 < percent < 100:  # noqa: PLR2004
+        return f"{min(percent, 99.9):.1f}%"
+    return f"{percent:.0f}%"
 
 
 def interval(low_high: list[float]) -> str:

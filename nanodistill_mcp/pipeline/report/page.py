@@ -30,7 +30,7 @@ def page(facts: Facts, pictures: frozenset[str]) -> str:
         pictures: Those that lie beside the page, by file name.
     """
     parts = [
-        [f"# {code(facts.run_id)}", "", *_summary(facts)],
+        [f"# {code(facts.run_id)}: a small model for one task", "", *_summary(facts)],
         ["## The task", "", *block(facts.manifest.spec.instruction)],
         ["## Scores", "", *scores(facts, pictures)],
         *([["## Where it fails", "", *failures(facts)]] if facts.sets else []),
@@ -108,7 +108,7 @@ def _provenance(facts: Facts) -> Lines:
     return [
         f"Made on {facts.manifest.created_at[:10]}. Taught {taught}. Random seed {code(_seed(facts))}.",
         "",
-        *table(["SHA-256 of", ""], rows),
+        *table(["what", "SHA-256"], rows),
         "",
         f"Versions when this page was written: {versions}.",
     ]
@@ -125,7 +125,7 @@ def _hashes(facts: Facts) -> list[tuple[str, str]]:
         *((PRODUCTS.get(name, name), files[name]["sha256"]) for name in files),
         ("model/adapters/adapters.safetensors", (facts.training or NOTHING).get("adapter_sha256", "")),
         ("model.gguf", (facts.export or NOTHING).get("gguf_sha256", "")),
-        ("the base's revision on the hub (a commit)", facts.base.revision),
+        ("the base, as the hub's commit", facts.base.revision),
         *((f"the base's {cell(name)}", sha) for name, sha in facts.base.weights),
     ]
     return [(name, sha) for name, sha in found if sha]

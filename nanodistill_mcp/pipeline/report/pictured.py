@@ -53,20 +53,22 @@ def scored_sets(facts: Facts) -> list[ScoredSet]:
         rows = max(score.rows for score in scores)
         teacher: dict[str, Any] = part.get("teacher", NOTHING)
         note = "; the teacher may have seen the answers" if teacher.get("may_have_seen_answers") else ""
-        found.append(ScoredSet(f"{SET_NAMES[name]} (n = {rows}{note})", scores))
+        found.append(ScoredSet(f"{SET_NAMES[name]} (n = {rows:,}{note})", scores))
     return found
 
 
 def scorecard_title(sets: list[ScoredSet]) -> str:
     """What the picture shows, in one line: the first set."""
     name = sets[0].name.split(" (")[0]
-    told = ", ".join(f"{score.model} {numbers.share(score.accuracy)}" for score in sets[0].scores)
-    return f"{name.capitalize()}: {told}"
+    found = {score.model: score.share for score in sets[0].scores}
+    told = [f"{model} {found[model]}" for model in ("student", "base", "GGUF") if model in found]
+    return f"{name.capitalize()}: {', '.join(told[:2])}"
 
 
 def _score(model: str, score: dict[str, Any]) -> Score:
     low, high = score["interval_95"]
-    return Score(model, score["rows"], score["correct"], score["accuracy"], low, high)
+    told = numbers.share(score["accuracy"])
+    return Score(model, score["rows"], score["correct"], score["accuracy"], told, low, high)
 
 
 def _joined(run: Run) -> tuple[list[dict[str, Any]], list[int]]:

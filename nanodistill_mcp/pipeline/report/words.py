@@ -7,8 +7,8 @@ from nanodistill_mcp.pipeline.report.provenance import Base
 from nanodistill_mcp.runs.records import Stage
 
 DECISIONS = {
-    "ship": "Good enough to use.",
-    "iterate": "Better than its base, and not there yet.",
+    "ship": "Worth using.",
+    "iterate": "Worth another round.",
     "stop": "Not worth going on like this.",
     "too_few": "Too early to say.",
 }
