@@ -218,7 +218,7 @@ def _told(error: ValidationError) -> list[str]:
 def _read_file(path: Path, *, must_exist: bool) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         if not must_exist:
             return {}
         raise ConfigurationError(

@@ -3,9 +3,14 @@
 import importlib.util
 import json
 import re
+import shlex
 from pathlib import Path
 
+from nanodistill_mcp.cli.headless import read_spec
+from nanodistill_mcp.pipeline.plan import check_options
 from nanodistill_mcp.server.tools import all_tools
+from tests.cli.person import types
+from tests.conftest import Bench, Demo
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -47,3 +52,35 @@ def test_each_proof_of_reliability_is_run_by_the_command_beside_it() -> None:
     marked = [re.findall(r"^pytestmark = pytest\.mark\.(\w+)$", proof, re.MULTILINE) for proof in proofs]
     assert sorted(told) == sorted(name for names in marked for name in names)
     assert all('id="full", marks=[pytest.mark.slow' in proof for proof in proofs)
+
+
+def test_every_command_of_the_page_on_the_command_line_does_what_it_says(bench: Bench, demo: Demo) -> None:
+    """A command that is copied from a page must be taken; those that only look are carried out."""
+    page = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
+    assert {line[1] for line in lines} == {"runs", "show", "logs", "run", "clean", "doctor", "completion"}
+    bench.adopt(demo)
+    for _, command, *rest in lines:
+        words = ["--help"] if command in ("run", "doctor") or "--yes" in rest else rest
+        ended = types(bench.home, command, *words)
+        assert (ended.returncode, ended.stderr) == (0, ""), (command, rest)
+        assert ended.stdout
+        for flag in (word for word in rest if word.startswith("--")):
+            assert flag in types(bench.home, command, "--help").stdout
+
+
+def test_the_file_of_a_run_on_that_page_is_one(bench: Bench, tmp_path: Path) -> None:
+    """It is copied, too: every name in it is one that create_run or the stage takes."""
+    page = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    [text] = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "tickets.yaml").write_text(text, encoding="utf-8")
+    spec = read_spec(tmp_path / "tickets.yaml")
+    accepted = {tool.name: tool.parameters["properties"] for tool in all_tools()}
+    for stage, arguments in spec.pop("stages").items():
+        assert set(arguments) <= set(accepted[stage])
+    assert set(spec) <= set(accepted["create_run"])
+    check_options(spec["options"])
+    told = types(bench.home, "run", str(tmp_path / "tickets.yaml"))
+    assert told.returncode == 1
+    assert "There is no such seed file." in told.stderr  # it is the user's

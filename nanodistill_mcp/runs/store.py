@@ -159,7 +159,7 @@ class RunStore:
     def names(self) -> list[str]:
         """Run ids, newest first by the folder's time."""
         found: list[tuple[int, str]] = []
-        with contextlib.suppress(FileNotFoundError), os.scandir(self.runs_dir) as entries:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.runs_dir) as entries:
             for entry in filter(_is_run, entries):
                 with contextlib.suppress(FileNotFoundError):  # moved to trash since
                     found.append((entry.stat(follow_symlinks=False).st_mtime_ns, entry.name))

@@ -15,7 +15,7 @@ from nanodistill_mcp.jobs import processes
 from nanodistill_mcp.jobs.supervise import rebuild_error
 from nanodistill_mcp.runs.files import read_object, write_json
 from nanodistill_mcp.settings import TeacherEndpoint
-from nanodistill_mcp.student.requests import InspectRequest, StudentFacts
+from nanodistill_mcp.student.requests import DeviceFacts, DeviceRequest, InspectRequest, StudentFacts
 from nanodistill_mcp.teacher.preflight import TeacherFacts, host_facts
 
 _TIMEOUT_S = 40.0
@@ -87,6 +87,15 @@ async def inspect_student(student: str) -> StudentFacts:
         write_json(asked, InspectRequest(student=student, result_path=told).model_dump(), durable=False)
         result = await _result("student", told, "student.child", str(asked), env=processes.environment())
     return StudentFacts.model_validate(result)
+
+
+async def inspect_device() -> DeviceFacts:
+    """Where MLX computes on this machine, proved by two steps."""
+    with tempfile.TemporaryDirectory(prefix="nanodistill-") as folder:
+        asked, told = Path(folder) / "asked.json", Path(folder) / "told.json"
+        write_json(asked, DeviceRequest(result_path=told).model_dump(), durable=False)
+        result = await _result("device", told, "student.child", str(asked), env=processes.environment())
+    return DeviceFacts.model_validate(result)
 
 
 async def _result(what: str, told: Path, module: str, *arguments: str, env: dict[str, str]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from nanodistill_mcp.server.boundary import reader_facing
 from nanodistill_mcp.server.listing import runs_reply
 from nanodistill_mcp.server.views import EXAMPLES
 
+DOCTOR = "nanodistill://doctor"
 _RUNS_LISTED = 10
 
 
@@ -26,7 +27,10 @@ class RunsServer(MCPServer[App]):
 
     async def list_resources(self) -> list[Resource]:
         """The list of runs, and the artifacts of the newest."""
-        listed = [Resource(uri=SCHEME, name="runs", title="All runs", mime_type="application/json")]
+        listed = [
+            Resource(uri=SCHEME, name="runs", title="All runs", mime_type="application/json"),
+            Resource(uri=DOCTOR, name="doctor", title="What works on this machine", mime_type="application/json"),
+        ]
         for _, run in zip(range(_RUNS_LISTED), self.app.store.all(), strict=False):
             try:
                 names = artifact_list(run)
@@ -56,6 +60,12 @@ def add_resources(server: RunsServer) -> None:
     async def runs() -> str:
         return runs_reply(server.app).model_dump_json(indent=1)
 
+    @server.resource(DOCTOR, name="doctor", mime_type="application/json")
+    async def doctor() -> str:
+        from nanodistill_mcp.server.doctor import examine  # noqa: PLC0415 - rarely asked, and a client waits for the start
+
+        return (await examine(server.app.store.home)).model_dump_json(indent=1)
+
     @server.resource(f"{SCHEME}/{{run_id}}/status", name="status", mime_type="application/json")
     @reader_facing
     async def status(run_id: str, ctx: Context) -> str:
@@ -68,7 +78,7 @@ def add_resources(server: RunsServer) -> None:
         del ctx
         return read_whole(server.app.store.open(run_id), artifact)
 
-    del runs, status, artifact
+    del runs, doctor, status, artifact
 
 
 def _resource(run_id: str, name: str, size: int | None) -> Resource:

@@ -17,6 +17,7 @@ from nanodistill_mcp.errors import ConfigurationError, NanodistillError
 from nanodistill_mcp.runs.files import write_json
 from nanodistill_mcp.student.requests import (
     AskGgufRequest,
+    DeviceRequest,
     ExportRequest,
     Failed,
     FormsRequest,
@@ -69,7 +70,7 @@ def _of_this_rank(request: StudentRequest) -> StudentRequest:
     return own_files(request)
 
 
-def _carry_out(request: StudentRequest) -> BaseModel:
+def _carry_out(request: StudentRequest) -> BaseModel:  # noqa: C901 - one case a request
     """Dispatch; each import is made only by the process that needs it."""
     os.nice(_NICER)
     _prepare()
@@ -110,6 +111,10 @@ def _carry_out(request: StudentRequest) -> BaseModel:
             from nanodistill_mcp.student.verify import ask
 
             return ask(request)
+        case DeviceRequest():
+            from nanodistill_mcp.student.device import look
+
+            return look(request)
 
 
 def _prepare() -> None:

@@ -53,6 +53,26 @@ class StudentFacts(_Record):
 OptimizerName = Literal["adam", "adamw", "muon", "sgd", "adafactor"]
 
 
+class DeviceRequest(_Record):
+    """What is there to train with on this machine? Two steps of a model of a few thousand weights, nothing else."""
+
+    kind: Literal["device"] = "device"
+    result_path: Path
+
+
+class DeviceFacts(_Record):
+    """Where MLX computes here, with what, and which llama.cpp there is."""
+
+    device: str = Field(description="In words.")
+    blas: str | None
+    mlx: str
+    mlx_lm: str
+    elapsed_s: float = Field(description="What the two steps took.")
+    learns: bool = Field(description="The loss is a number, and fell.")
+    memory_gb: float = Field(description="What a GPU may use; 0 on a CPU, which uses the machine's.")
+    llama_cpp: str = Field(description="Its version; empty when it cannot be loaded.")
+
+
 class Recipe(_Record):
     """Every training option, resolved: nothing is left to a default of the trainer."""
 
@@ -382,4 +402,5 @@ StudentRequest = (
     | FormsRequest
     | VerifyRequest
     | AskGgufRequest
+    | DeviceRequest
 )

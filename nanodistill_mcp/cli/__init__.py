@@ -1,0 +1,154 @@
+"""The command line, for people. Without a command it serves a client on standard input and output."""
+
+import argparse
+import gc
+import json
+import os
+import sys
+from pathlib import Path
+
+from nanodistill_mcp import __version__
+from nanodistill_mcp.errors import NanodistillError
+from nanodistill_mcp.runs.paths import data_home
+from nanodistill_mcp.runs.records import PIPELINE
+from nanodistill_mcp.settings import load_settings
+
+
+def main() -> None:
+    """Run one command; exits 2 on an anticipated failure, 130 on Ctrl-C."""
+    arguments = _parser().parse_args()
+    if arguments.home:
+        os.environ["NANODISTILL_HOME"] = str(Path(arguments.home).expanduser().absolute())
+    os.umask(0o077)
+    try:
+        sys.exit(_run(arguments))
+    except NanodistillError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _run(arguments: argparse.Namespace) -> int:  # noqa: C901 - one case a command
+    match arguments.command:
+        case "demo":
+            from nanodistill_mcp.demo.run import run_demo
+
+            return run_demo(data_home(), seed=arguments.seed, fresh=arguments.fresh)
+        case "doctor":
+            from nanodistill_mcp.cli.checking import show_doctor
+
+            return show_doctor(data_home(), as_json=arguments.json)
+        case "run":
+            from nanodistill_mcp.cli.headless import run_spec
+
+            return run_spec(data_home(), Path(arguments.spec), until=arguments.until, anyway=arguments.anyway)
+        case "runs" if arguments.names:
+            from nanodistill_mcp.runs.store import RunStore
+
+            print(*RunStore(data_home()).names(), sep="\n")
+            return 0
+        case "runs":
+            from nanodistill_mcp.cli.showing import show_runs
+
+            return show_runs(data_home(), tag=arguments.tag, as_json=arguments.json)
+        case "show":
+            from nanodistill_mcp.cli.showing import show_run
+
+            return show_run(data_home(), arguments.run_id, as_json=arguments.json)
+        case "logs":
+            from nanodistill_mcp.cli.showing import show_logs
+
+            return show_logs(data_home(), arguments.run_id, stage=arguments.stage, follow=arguments.follow)
+        case "compare":
+            return _compare(arguments.run_id, arguments.other_id)
+        case "clean":
+            from nanodistill_mcp.cli.cleaning import clean_up
+
+            return clean_up(data_home(), arguments.only, yes=arguments.yes)
+        case "completion":
+            from nanodistill_mcp.cli.completion import completion
+
+            print(completion(_parser(), arguments.shell), end="")
+            return 0
+        case _:
+            return _serve()
+
+
+def _serve() -> int:
+    # What a start makes lives as long as the server: looking for garbage among it is a tenth of the start's time.
+    gc.disable()
+    import anyio
+
+    from nanodistill_mcp.server.build import build_server, serve_stdio
+
+    settings = load_settings(data_home())
+    if settings.prompts:  # one that is not accepted stops the server, as any other value of the configuration does
+        from nanodistill_mcp.teacher.wording import read_wordings
+
+        read_wordings(settings.prompts)
+    server = build_server(settings)
+    gc.freeze()
+    gc.enable()
+    if sys.stdin.isatty():
+        print(
+            "Serving on standard input: this is for an MCP client. Try 'nanodistill-mcp demo' or '--help'.",
+            file=sys.stderr,
+        )
+    anyio.run(serve_stdio, server)
+    return 0
+
+
+def _compare(run_id: str, other_id: str) -> int:
+    from nanodistill_mcp.pipeline.compare_runs import compare_runs
+    from nanodistill_mcp.runs.store import RunStore
+
+    store = RunStore(data_home())
+    print(json.dumps(compare_runs(store.open(run_id), store.open(other_id)), indent=2, ensure_ascii=False))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="nanodistill-mcp", description=__doc__)
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--home", default="", help="the data directory (else NANODISTILL_HOME, else this user's)")
+    commands = parser.add_subparsers(dest="command", metavar="command")
+    commands.add_parser("serve", help="serve an MCP client on standard input and output (the default)")
+    demo = commands.add_parser(
+        "demo", help="the whole job with an offline teacher and a tiny student: no key, no download"
+    )
+    demo.add_argument("--seed", type=int, default=0, help="of the data order and the adapter's start (default 0)")
+    demo.add_argument("--fresh", action="store_true", help="begin anew instead of continuing")
+    doctor = commands.add_parser("doctor", help="check this machine and this configuration, and say what mends what")
+    run = commands.add_parser("run", help="carry out a whole run from a file, without an agent; again: go on")
+    run.add_argument("spec", help="a YAML or JSON file of create_run's arguments")
+    run.add_argument("--until", default="", choices=PIPELINE, help="the last stage wanted", metavar="STAGE")
+    run.add_argument("--anyway", action="store_true", help="go on although the teacher cannot do the task well")
+    runs = commands.add_parser("runs", help="list all runs")
+    runs.add_argument("--tag", default="", help="only those of this tag")
+    runs.add_argument("--names", action="store_true", help="only their ids, one a line")
+    compare = commands.add_parser(
+        "compare", help="two runs side by side as JSON: settings, scores on the same rows, cost"
+    )
+    compare.add_argument("run_id", help="a run's id")
+    compare.add_argument("other_id", help="the other's")
+    show = commands.add_parser("show", help="show one run")
+    logs = commands.add_parser("logs", help="what a run's newest job did and does")
+    for command in (show, logs):
+        command.add_argument("run_id", help="the run's id")
+    logs.add_argument("-f", "--follow", action="store_true", help="until the job ends")
+    logs.add_argument("--stage", default="", choices=PIPELINE, help="the newest job of this stage", metavar="STAGE")
+    for command in (doctor, runs, show):
+        command.add_argument("--json", action="store_true", help="as JSON, for programs")
+    clean = commands.add_parser("clean", help="say what could be freed; with --yes, free it")
+    clean.add_argument("--yes", action="store_true", help="remove it for good")
+    clean.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        choices=("trash", "archive", "checkpoints", "temporary"),
+        help="this kind",
+    )
+    shell = commands.add_parser("completion", help="print a script that completes commands and run ids")
+    shell.add_argument("shell", choices=("bash", "zsh", "fish"))
+    return parser
