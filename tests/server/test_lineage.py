@@ -5,7 +5,8 @@ from typing import Any
 
 from mcp.types import TextResourceContents
 
-from tests.conftest import SHORT, STAGES, Agent, Bench
+from tests.conftest import Agent, Bench
+from tests.server.conftest import Paid
 from tests.server.made import amplified_run
 
 
@@ -15,12 +16,12 @@ async def _lineage(agent: Agent, run_id: str, row_id: str) -> dict[str, Any]:
     return json.loads(page["text"])
 
 
-async def test_an_accepted_row_names_its_prompts_policy_calls_cost_checks_and_neighbours(bench: Bench) -> None:
+async def test_an_accepted_row_names_its_prompts_policy_calls_cost_checks_and_neighbours(
+    bench: Bench, paid: Paid
+) -> None:
     """Who finds a strange answer in the model wants to know which prompt made the row that taught it, and what it cost."""
+    paid.adopted_by(bench)
     async with bench.connect() as agent:
-        await agent.create(options=SHORT)
-        for stage in STAGES[:3]:
-            await agent.finish("tickets", stage)
         rows = bench.rows("tickets", "traces_amplified.jsonl")
         row = next(row for row in rows if row["origin"] == "synthetic")
         found = await _lineage(agent, "tickets", row["id"])
@@ -110,19 +111,16 @@ async def test_single_fields_of_a_policy_are_changed_and_the_reply_says_what_dif
     assert bench.teacher.asked == []
 
 
-async def test_a_restored_policy_asks_what_it_asked_before(bench: Bench) -> None:
+async def test_a_restored_policy_asks_what_it_asked_before(bench: Bench, paid: Paid) -> None:
     """Going back must cost nothing: its answers were paid for."""
+    paid.adopted_by(bench)
     async with bench.connect() as agent:
-        await agent.create(options=SHORT)
-        for stage in STAGES[:3]:
-            await agent.finish("tickets", stage)
         rows = bench.rows("tickets", "traces_amplified.jsonl")
         await agent.finish("tickets", "extract_policy", policy={"task_description": "Another one."})
-        asked = len(bench.teacher.asked)
         await agent.finish("tickets", "extract_policy", policy={"version": 1})
         await agent.call("amplify", run_id="tickets", wait_s=0, restart=True)
         await agent.finish("tickets", "amplify")
-    assert len(bench.teacher.asked) == asked
+    assert bench.teacher.asked == []
     key = ("id", "input", "thinking", "output")
     after = bench.rows("tickets", "traces_amplified.jsonl")
     assert [[row[name] for name in key] for row in after] == [[row[name] for name in key] for row in rows]

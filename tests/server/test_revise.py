@@ -2,33 +2,26 @@
 
 import anyio
 
-from tests.conftest import SHORT, STAGES, Agent, Bench
+from tests.conftest import SHORT, Agent, Bench
+from tests.server.conftest import Paid
 from tests.server.made import amplified_run
 
 
-async def _amplified(agent: Agent) -> None:
-    """A run with its examples made."""
-    await agent.create(options={**SHORT, "examples_per_call": 4})
-    for stage in STAGES[:3]:
-        await agent.finish("tickets", stage)
-
-
-async def test_a_drop_is_made_up_for_by_amplify_and_nothing_is_paid_again(bench: Bench) -> None:
+async def test_a_drop_is_made_up_for_by_amplify_and_nothing_is_paid_again(bench: Bench, paid: Paid) -> None:
     """Every answer is in the journal: only the questions for the missing rows are new, and the dropped one stays out."""
+    asked = paid.adopted_by(bench)
     async with bench.connect() as agent:
-        await _amplified(agent)
         rows = bench.rows("tickets", "traces_amplified.jsonl")
         synthetic = [row for row in rows if row["origin"] == "synthetic"]
         reply = await agent.call("revise_examples", run_id="tickets", drop=[synthetic[0]["id"]])
         assert (reply["dropped"], reply["examples"]) == (1, len(rows) - 1)
         assert reply["rows"][0]["id"] == synthetic[0]["id"]
         assert reply["next_step"]["tool"] == "amplify"
-        asked = [request.user for request in bench.teacher.asked]
         again = await agent.finish(stage="amplify", **reply["next_step"]["arguments"])
     assert (again["state"], again["result"]["revised"]["examples"]) == ("done", len(rows))
     assert again["result"]["accepted"] == len(rows)
     assert "With the user's revisions (1 dropped, 0 edited, 0 approved)" in again["message"]
-    new = [request.user for request in bench.teacher.asked[len(asked) :]]
+    new = [request.user for request in bench.teacher.asked]
     assert new
     assert not set(new) & set(asked)
     written = bench.rows("tickets", "traces_amplified.jsonl")
@@ -36,10 +29,10 @@ async def test_a_drop_is_made_up_for_by_amplify_and_nothing_is_paid_again(bench:
     assert len(written) == len(rows) + 1
 
 
-async def test_doing_amplify_again_undoes_no_revision_and_pays_nothing(bench: Bench) -> None:
+async def test_doing_amplify_again_undoes_no_revision_and_pays_nothing(bench: Bench, paid: Paid) -> None:
     """A restart is the bluntest way to lose what the user did by hand."""
+    paid.adopted_by(bench)
     async with bench.connect() as agent:
-        await _amplified(agent)
         rows = bench.rows("tickets", "traces_amplified.jsonl")
         kept = next(row for row in rows if row["origin"] == "synthetic")
         await agent.call(
@@ -48,11 +41,10 @@ async def test_doing_amplify_again_undoes_no_revision_and_pays_nothing(bench: Be
             edit=[{"id": kept["id"], "input": "Where on earth is my parcel number 17?", "thinking": "Clues: parcel."}],
             approve=[kept["id"]],
         )
-        asked = len(bench.teacher.asked)
         await agent.call("amplify", run_id="tickets", wait_s=0, restart=True)
         await agent.finish("tickets", "amplify")
         page = await agent.call("read_artifact", run_id="tickets", artifact="examples.jsonl", limit=500)
-    assert len(bench.teacher.asked) == asked
+    assert bench.teacher.asked == []
     assert bench.rows("tickets", "traces_amplified.jsonl") == rows
     assert page["total"] == len(rows)
     assert '"input": "Where on earth is my parcel number 17?", "thinking": "Clues: parcel."' in page["text"]
