@@ -60,6 +60,10 @@ def _run(arguments: argparse.Namespace) -> int:  # noqa: C901 - one case a comma
             from nanodistill_mcp.cli.showing import show_logs
 
             return show_logs(data_home(), arguments.run_id, stage=arguments.stage, follow=arguments.follow)
+        case "control":
+            from nanodistill_mcp.cli.showing import control_run
+
+            return control_run(data_home(), arguments.run_id, arguments.action)
         case "compare":
             return _compare(arguments.run_id, arguments.other_id)
         case "clean":
@@ -134,10 +138,14 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("other_id", help="the other's")
     show = commands.add_parser("show", help="show one run")
     logs = commands.add_parser("logs", help="what a run's newest job did and does")
-    for command in (show, logs):
+    control = commands.add_parser("control", help="pause, resume, stop or cancel a run's job; what is finished is kept")
+    for command in (show, logs, control):
         command.add_argument("run_id", help="the run's id")
+    control.add_argument(
+        "action", choices=("pause", "resume", "stop", "cancel"), help="stop keeps a training's student"
+    )
     logs.add_argument("-f", "--follow", action="store_true", help="until the job ends")
-    logs.add_argument("--stage", default="", choices=PIPELINE, help="the newest job of this stage", metavar="STAGE")
+    logs.add_argument("--stage", default="", help="the newest job of this stage")
     for command in (doctor, runs, show):
         command.add_argument("--json", action="store_true", help="as JSON, for programs")
     clean = commands.add_parser("clean", help="say what could be freed; with --yes, free it")

@@ -24,6 +24,7 @@ from nanodistill_mcp.settings import HOST_TEACHER, load_settings
 _PATHS = ("seed_path", "test_path", "inputs_path")
 _LIVING = ("queued", "running", "paused")
 _SAYS_AGAIN_S = 10.0
+_ANSWERS_WITHIN_S = 120.0
 
 Shows = Callable[[dict[str, Any]], None]
 
@@ -67,7 +68,9 @@ def run_spec(home: Path, spec_path: Path, *, until: str, anyway: bool) -> int:
         code = 1
     except* KeyboardInterrupt:
         code = 130
+        name = spec.get("name", "")
         print(f"\nYou left; a job that runs goes on by itself. To follow it: nanodistill-mcp run {spec_path}")
+        print(f"To end it: nanodistill-mcp control {name} cancel")
     return code
 
 
@@ -120,9 +123,10 @@ class _Driver:
 
     async def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
         """Call a tool; an error ends the command with its text."""
-        result = await self._client.call_tool(tool, arguments)
+        result = await self._client.call_tool(tool, arguments, read_timeout_seconds=_ANSWERS_WITHIN_S)
         if result.is_error or result.structured_content is None:
-            print(" ".join(getattr(block, "text", "") for block in result.content), file=sys.stderr)
+            told = " ".join(getattr(block, "text", "") for block in result.content)
+            print(clean(told.removeprefix(f"Error executing tool {tool}: ")), file=sys.stderr)
             raise _StoppedError
         return result.structured_content
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import anyio
 from rich.console import Console
 from rich.table import Table
 
@@ -20,6 +21,7 @@ from nanodistill_mcp.server.app import App, status_reply
 from nanodistill_mcp.server.artifacts import clean
 from nanodistill_mcp.server.listing import runs_in_text, runs_reply
 from nanodistill_mcp.server.replies import NextStep, RunLine, StatusReply
+from nanodistill_mcp.server.stages import Action, control
 from nanodistill_mcp.settings import load_settings
 
 _ALL = 1_000_000
@@ -68,7 +70,12 @@ def show_run(home: Path, run_id: str, *, as_json: bool) -> int:
     """One run at a glance, or all of it as JSON."""
     store = RunStore(home)
     reply = status_reply(store.open(run_id), detail=True)
-    print(reply.model_dump_json(indent=2) if as_json else "\n".join(_glance(reply)))
+    if as_json:
+        print(reply.model_dump_json(indent=2))
+    elif sys.stdout.isatty():
+        Console().print("\n".join(_glance(reply)), markup=False, soft_wrap=True)
+    else:
+        print("\n".join(_glance(reply)))
     return 0
 
 
@@ -128,6 +135,13 @@ def show_logs(home: Path, run_id: str, *, stage: str, follow: bool) -> int:
         case _:
             print(f"interrupted: its worker is gone. What it finished is kept: nanodistill-mcp show {run_id}")
             return int(follow)
+
+
+def control_run(home: Path, run_id: str, action: Action) -> int:
+    """Pause, resume, stop or cancel the run's job, as control_job does."""
+    found = anyio.run(control, RunStore(home).open(run_id), action)
+    print(f"{action}: {found.stage} is {found.state}.")
+    return 0
 
 
 def _newest_job(run: Run, stage: str) -> JobPaths:

@@ -1,12 +1,13 @@
 """A stage tool in general: answer from what is there, attach to what runs, or start it; then wait a little."""
 
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 from mcp.server.mcpserver import Context
 
-from nanodistill_mcp.errors import RunStateError
+from nanodistill_mcp.errors import RunStateError, UserInputError
 from nanodistill_mcp.jobs import launch
+from nanodistill_mcp.jobs.launch import active_job, steer
 from nanodistill_mcp.pipeline import spending
 from nanodistill_mcp.pipeline import status as states
 from nanodistill_mcp.pipeline.inherited import inherited
@@ -15,10 +16,12 @@ from nanodistill_mcp.pipeline.restart import archive_from
 from nanodistill_mcp.pipeline.status import StageStatus
 from nanodistill_mcp.pipeline.training_plan import is_planned, training_options
 from nanodistill_mcp.runs.paths import JobPaths
-from nanodistill_mcp.runs.records import Stage, State
+from nanodistill_mcp.runs.records import Control, Stage, State
 from nanodistill_mcp.runs.store import Run
 from nanodistill_mcp.server.app import App, check_order, stage_reply
 from nanodistill_mcp.server.replies import StageReply
+
+Action = Literal["pause", "resume", "stop", "cancel"]
 
 _LOOK_S = 0.25
 _EFFECT_S = 5.0
@@ -109,7 +112,28 @@ def _waits_for_caller(found: StageStatus) -> bool:
     return found.questions is not None and found.questions.free > 0 and not found.questions.leased
 
 
-async def wait_for_effect(run: Run, job: JobPaths, action: str) -> StageStatus:
+async def control(run: Run, action: Action) -> StageStatus:
+    """Tell the run's job what is wanted of it, and wait a few seconds until it is so.
+
+    Raises:
+        RunStateError: No job runs.
+        UserInputError: This stage cannot be stopped and kept.
+    """
+    job = active_job(run)
+    if job is None:
+        raise RunStateError(
+            f"Run {run.run_id!r} has no running job.", next_step=f"Call get_status(run_id={run.run_id!r})."
+        )
+    if action == "stop" and job.stage != "train":
+        raise UserInputError(
+            f"Only a training can be stopped and kept; {job.stage} is running.",
+            next_step="Accepted here: pause, resume, cancel. What a cancelled stage has finished is kept too.",
+        )
+    steer(job, Control(want="run" if action == "resume" else action))
+    return await _wait_for_effect(run, job, action)
+
+
+async def _wait_for_effect(run: Run, job: JobPaths, action: str) -> StageStatus:
     """Wait a few seconds until a job did what was asked of it."""
     wanted = {"pause": (State.PAUSED,), "resume": (State.RUNNING, State.QUEUED), "stop": (), "cancel": ()}[action]
     with anyio.move_on_after(_EFFECT_S):

@@ -226,6 +226,6 @@ async def delete_run(
     return DeleteReply(
         run_id=run_id,
         moved_to=str(moved),
-        message="Moved to the trash; remove that folder to free the space.",
+        message="Moved to the trash; nanodistill-mcp clean in a terminal frees the space.",
         next_step=NextStep(tool="get_status", arguments={}, why="See the runs that are left."),
     )

@@ -6,13 +6,13 @@ from mcp.types import CallToolResult
 from pydantic import Field
 
 from nanodistill_mcp.errors import RunStateError, UserInputError
-from nanodistill_mcp.jobs.launch import active_job, steer
+from nanodistill_mcp.jobs.launch import active_job
 from nanodistill_mcp.pipeline import plan, spending
 from nanodistill_mcp.pipeline import status as states
 from nanodistill_mcp.pipeline.policy_versions import content, given_policy
 from nanodistill_mcp.pipeline.revisions import count_examples
 from nanodistill_mcp.pipeline.test_sets import asked_for, take_test_rows
-from nanodistill_mcp.runs.records import MAX_PROMPTS, Control, ModelName
+from nanodistill_mcp.runs.records import MAX_PROMPTS, ModelName
 from nanodistill_mcp.runs.store import Run
 from nanodistill_mcp.runs.tags import check_tags, write_tags
 from nanodistill_mcp.server import stages
@@ -254,16 +254,7 @@ async def control_job(
         return _tagged(run, tags)
     if tags:
         raise UserInputError("tags go with action='tag'.", next_step="Leave them out, or give action='tag'.")
-    job = active_job(run)
-    if job is None:
-        raise RunStateError(f"Run {run_id!r} has no running job.", next_step=f"Call get_status(run_id={run_id!r}).")
-    if action == "stop" and job.stage != "train":
-        raise UserInputError(
-            f"Only a training can be stopped and kept; {job.stage} is running.",
-            next_step="Accepted here: pause, resume, cancel. What a cancelled stage has finished is kept too.",
-        )
-    steer(job, Control(want="run" if action == "resume" else action))
-    found = await stages.wait_for_effect(run, job, action)
+    found = await stages.control(run, action)
     return ControlReply(
         run_id=run_id,
         stage=found.stage,

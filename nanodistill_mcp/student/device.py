@@ -24,7 +24,8 @@ def look(_: DeviceRequest) -> DeviceFacts:
     losses = _two_steps()
     elapsed_s = time.perf_counter() - began_s
     has_gpu = mx.is_available(mx.gpu)
-    room: Any = mx.device_info().get("max_recommended_working_set_size", 0) if has_gpu else 0
+    info: dict[str, Any] = mx.device_info() if has_gpu else {}
+    room = info.get("max_recommended_working_set_size") or info.get("total_memory") or 0  # Metal's name, and CUDA's
     return DeviceFacts(
         device=blas.words(),
         blas=blas.prepare().blas,

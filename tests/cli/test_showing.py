@@ -12,7 +12,7 @@ import pytest
 
 from tests.cli.person import types
 from tests.conftest import Bench, Demo
-from tests.jobs.scenes import begin, go
+from tests.jobs.scenes import begin, ended, go
 from tests.runs.made import make_run
 from tests.server.made import RUN, amplified_run
 
@@ -113,3 +113,14 @@ async def test_following_logs_ends_with_the_job_and_says_how(home: Path, scene: 
     assert "001-train in " in told
     assert following.returncode == (0 if scene == "finish" else 1)
     assert ("done after" if scene == "finish" else "interrupted: its worker is gone") in told
+
+
+async def test_a_job_is_cancelled_from_the_terminal(home: Path) -> None:
+    """Whoever left a run going must be able to end it without an agent; what is not there is said."""
+    run = make_run(home)
+    job = await begin(run, "wait")
+    told = types(home, "control", run.run_id, "cancel")
+    assert (told.returncode, told.stdout) == (0, "cancel: train is cancelled.\n")
+    assert (await ended(run, job)).outcome == "cancelled"
+    again = types(home, "control", run.run_id, "pause")
+    assert (again.returncode, "has no running job" in again.stderr) == (2, True)
