@@ -91,8 +91,7 @@ def _glance(reply: StatusReply) -> Iterator[str]:
     if reply.spend:
         spend = reply.spend
         yield f"\nTeacher: ${spend.cost_usd:.2f} of ${spend.budget_usd:g} in {spend.calls} calls."
-    files = ", ".join(f"{artifact.name} ({artifact.bytes:,} bytes)" for artifact in reply.artifacts[-3:])
-    yield f"{len(reply.artifacts)} files, the last of them {files}." if files else "No files yet."
+    yield f"Files: {', '.join(artifact.name for artifact in reply.artifacts if '/' not in artifact.name)}"
     yield f"Next: {call_in_words(reply.next_step)}"
 
 

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Awaitable, Callable
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +28,7 @@ from nanodistill_mcp.teacher.wording import read_wordings
 
 _FREE_GB, _MEMORY_GB = 10.0, 6.0
 _WITHIN_S = 60.0
+_LIBRARIES = ("mcp", "pydantic", "litellm", "instructor")
 
 
 class Finding(BaseModel):
@@ -99,7 +101,8 @@ async def _fails(error: NanodistillError) -> list[Finding]:
 
 
 async def _platform() -> list[Finding]:
-    found = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    libraries = ", ".join(f"{name} {metadata.version(name)}" for name in _LIBRARIES)
+    found = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, {libraries}"
     if sys.platform == "darwin" and platform.machine() != "arm64":
         return [
             Finding(

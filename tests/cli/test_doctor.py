@@ -1,6 +1,7 @@
 """``doctor`` finds what does not work and says what mends it; keys are seen and never shown."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ def test_a_machine_that_works_is_told_so_with_what_was_proved(bench: Bench) -> N
     assert told.returncode == 0, told.stdout + told.stderr
     reply = json.loads(told.stdout)
     assert reply["usable"]
+    assert re.search(r"Python 3\.\d+\.\d+, mcp \d.*, litellm \d", _found(reply, "platform")["found"])
     assert "two steps took" in _found(reply, "device")["found"]
     assert _found(reply, "llama.cpp")["found"].endswith(" loads")
     assert _found(reply, "teacher local") == {

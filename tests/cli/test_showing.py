@@ -63,6 +63,7 @@ def test_one_run_is_shown_at_a_glance_with_what_comes_next(bench: Bench, demo: D
     assert f"{run_id} in {bench.run_folder(run_id)}" in shown.stdout
     assert "  train           done" in shown.stdout
     assert "on 60 held-out examples" in shown.stdout
+    assert "policy.json, " in shown.stdout
     assert "Next: compare_models(" in shown.stdout
     assert json.loads(types(bench.home, "show", run_id, "--json").stdout)["detail"]["train"]["iterations"] > 0
 
