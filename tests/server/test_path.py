@@ -13,13 +13,14 @@ from mcp.types import TextResourceContents
 
 from nanodistill_mcp.demo import task, teacher
 from nanodistill_mcp.demo.wire import Fails, Refuses, Says, WireReply, WireRequest, WireServer
-from tests.conftest import SECRET, SHORT, STAGES, Bench, Demo
+from tests.conftest import SECRET, STAGES, Bench, Demo
+from tests.server.conftest import Paid
 
 
-async def test_the_whole_path_makes_a_model_that_llama_cpp_answers_with(bench: Bench) -> None:
-    """Every stage, each called twice: the second call answers at once and pays nothing."""
+async def test_the_whole_path_makes_a_model_that_llama_cpp_answers_with(bench: Bench, paid: Paid) -> None:
+    """Every stage, each called twice: the second call answers at once and pays nothing, after another server's first too."""
+    questions = paid.adopted_by(bench)
     async with bench.connect() as agent:
-        await agent.create(options=SHORT)
         for stage in STAGES:
             reply = await agent.finish("tickets", stage)
             assert (reply["state"], reply["stage"]) == ("done", stage), reply["message"]
@@ -29,7 +30,7 @@ async def test_the_whole_path_makes_a_model_that_llama_cpp_answers_with(bench: B
             assert len(bench.teacher.asked) == asked
         status = await agent.call("get_status", run_id="tickets", detail=True)
         assert [line["state"] for line in status["stages"]] == ["done"] * 6
-        assert status["spend"]["calls"] == len(bench.teacher.asked)
+        assert (status["spend"]["calls"], bench.teacher.asked) == (len(questions), [])
         assert status["next_step"]["tool"] == "compare_models"
         export = status["detail"]["export_gguf"]
         assert export["parity"]["loads"]
@@ -54,11 +55,10 @@ async def test_the_whole_path_makes_a_model_that_llama_cpp_answers_with(bench: B
     assert not [path for path in folder.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
 
 
-async def test_artifacts_are_resources_and_pages(bench: Bench) -> None:
+async def test_artifacts_are_resources_and_pages(bench: Bench, paid: Paid) -> None:
     """Some clients' models read resources, others only have tools; both see the same bytes."""
+    paid.adopted_by(bench)
     async with bench.connect() as agent:
-        await agent.create()
-        await agent.finish("tickets", "synthesize_cot")
         listed = {str(resource.uri) for resource in (await agent.client.list_resources()).resources}
         assert {
             "nanodistill://runs",
@@ -78,17 +78,17 @@ async def test_artifacts_are_resources_and_pages(bench: Bench) -> None:
         )
 
 
-async def test_traces_are_solved_without_seeing_the_answer_and_held_out_seeds_are_never_shown(bench: Bench) -> None:
+async def test_traces_are_solved_without_seeing_the_answer_and_held_out_seeds_are_never_shown(
+    bench: Bench, paid: Paid
+) -> None:
     """Agreement means nothing if the teacher was told, and a held-out example that was shown is no longer held out."""
-    async with bench.connect() as agent:
-        await agent.create()
-        for stage in STAGES[:3]:
-            await agent.finish("tickets", stage)
+    questions = paid.adopted_by(bench)
     seeds = bench.rows("tickets", "seeds.jsonl")
     held_out = {seed["input"] for seed in seeds if seed["split"] == "held_out"}
     assert len(held_out) == 2
-    for request in bench.teacher.asked:
-        blocks = dict(re.findall(r"<([a-z-]+)-[0-9a-f]{6}>\n(.*?)\n</", request.user, re.DOTALL))
+    assert len(questions) > len(seeds)
+    for question in questions:
+        blocks = dict(re.findall(r"<([a-z-]+)-[0-9a-f]{6}>\n(.*?)\n</", question, re.DOTALL))
         if blocks.pop("input", "") in {seed["input"] for seed in seeds}:
             assert set(blocks) == {"task"}
         assert not [text for text in held_out if text in "".join(blocks.values())]
