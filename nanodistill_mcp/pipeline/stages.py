@@ -6,7 +6,7 @@ from nanodistill_mcp.pipeline.compare import compare_models
 from nanodistill_mcp.pipeline.evaluate import evaluate
 from nanodistill_mcp.pipeline.export import export_gguf
 from nanodistill_mcp.pipeline.policy import extract_policy
-from nanodistill_mcp.pipeline.report.write import with_report
+from nanodistill_mcp.pipeline.report.stage import with_report
 from nanodistill_mcp.pipeline.synthesize import synthesize_cot
 from nanodistill_mcp.pipeline.training import plan_training, train
 from nanodistill_mcp.runs.records import Stage as StageName

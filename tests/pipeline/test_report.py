@@ -14,13 +14,17 @@ from nanodistill_mcp.figures.loss import loss_picture
 from nanodistill_mcp.jobs.locks import open_lock, try_lock
 from nanodistill_mcp.jobs.supervise import Job, carry_out
 from nanodistill_mcp.pipeline.report import NOT_WRITTEN
+from nanodistill_mcp.pipeline.report.card import card as card_of
 from nanodistill_mcp.pipeline.report.facts import facts_of
+from nanodistill_mcp.pipeline.report.page import page as page_of
 from nanodistill_mcp.pipeline.report.pictured import curve_of, scored_sets
-from nanodistill_mcp.pipeline.report.write import with_report, write_report
+from nanodistill_mcp.pipeline.report.stage import with_report
+from nanodistill_mcp.pipeline.report.write import write_report
 from nanodistill_mcp.pipeline.restart import archive_from
 from nanodistill_mcp.runs.files import append_line, read_lines, read_object, write_json
 from nanodistill_mcp.runs.records import JobRequest
 from nanodistill_mcp.runs.store import Run, now
+from nanodistill_mcp.settings import HOST_TEACHER
 from tests.reported import created_run, evaluated, exported, finished_run, next_job, put_in, score, solved, trained
 
 HOSTILE = (
@@ -32,6 +36,12 @@ HOSTILE = (
 def _written(run: Run) -> tuple[str, str]:
     assert write_report(run) == {}
     return run.paths.report.read_text(encoding="utf-8"), run.paths.model_card.read_text(encoding="utf-8")
+
+
+def _told(run: Run) -> tuple[str, str]:
+    """The texts alone: drawing takes most of the time."""
+    facts = facts_of(run)
+    return page_of(facts, frozenset({"loss.png", "scorecard.png"})), card_of(facts)
 
 
 def _size(picture: bytes) -> tuple[int, int]:
@@ -47,7 +57,7 @@ def _tokens(text: str) -> list[Token]:
 def test_every_score_in_the_report_is_the_evaluations(tmp_path: Path) -> None:
     """A number that was rounded differently, or of another set, would be passed on as the truth."""
     run = finished_run(tmp_path)
-    page, card = _written(run)
+    page, card = _told(run)
     evaluation = read_object(run.paths.evaluation) or {}
     for name in ("held_out", "synthetic"):
         for model in ("base", "student", "teacher"):
@@ -79,7 +89,7 @@ def test_what_others_wrote_is_shown_and_not_obeyed(tmp_path: Path) -> None:
     solved(run, (HOSTILE, HOSTILE, HOSTILE), (HOSTILE + "2", "", HOSTILE), ("q", "r", "a"))
     evaluated(run, answer=HOSTILE, further={"checker": HOSTILE, "verdict": HOSTILE})
     put_in(run, teacher_model=HOSTILE, student=f"/models/{HOSTILE.splitlines()[0].replace('/', '')}")
-    page, card = _written(Run(run.paths))
+    page, card = _told(Run(run.paths))
     body = card.split("---\n", 2)[2]
     for text in (page, body):
         tokens = _tokens(text)
@@ -99,7 +109,7 @@ def test_a_hostile_answer_adds_no_column(tmp_path: Path) -> None:
     """A bar in an answer would move what stands right of it under another heading."""
     run = finished_run(tmp_path)
     evaluated(run, answer="a | b `|` c")
-    page, _ = _written(run)
+    page, _ = _told(run)
     (line,) = [line for line in page.splitlines() if "a message" in line]
     (inline,) = [token for token in _tokens(f"| a | b | c |\n|-|-|-|\n{line}\n") if token.content == "a | b `|` c"]
     assert inline.type == "code_inline"
@@ -108,8 +118,9 @@ def test_a_hostile_answer_adds_no_column(tmp_path: Path) -> None:
 def test_where_the_base_lies_is_not_told(tmp_path: Path) -> None:
     """A path holds a person's name, and the page is made to be passed on."""
     run = finished_run(tmp_path, student="/home/somebody/secret-project/tiny-base")
-    assert "somebody" not in "".join(_written(run))
-    assert "tiny-base" in run.paths.report.read_text(encoding="utf-8")
+    page, card = _told(run)
+    assert "somebody" not in page + card
+    assert "tiny-base" in page
 
 
 @pytest.mark.parametrize(
@@ -152,7 +163,7 @@ def test_what_later_versions_measure_is_told_too(tmp_path: Path) -> None:
     evaluation["held_out"]["student"] |= told
     evaluation["seen_rows_left_out"] = 3
     write_json(run.paths.evaluation, evaluation)
-    page, card = _written(run)
+    page, card = _told(run)
     for words in (
         "base 40 of 50, student 20 of 50. It lost 40 points.",
         "| topic: `fees` | 5 of 8 | p = 0.02 | – |",
@@ -170,9 +181,72 @@ def test_an_evaluation_of_the_training_before_is_called_so(tmp_path: Path) -> No
     """The scores of another student are worse than none, unless it is said whose they are."""
     run = finished_run(tmp_path)
     os.utime(run.paths.evaluation, (1, 1))
-    page, card = _written(run)
+    page, card = _told(run)
     assert "this verdict is of the training before" in page
     assert "model-index" not in card
+
+
+@pytest.mark.parametrize(
+    ("files", "said", "licence"),
+    [
+        ({"README.md": "---\nlicense: mit\n---\n"}, "its folder states the licence `mit`", "mit"),
+        ({"config.json": '{"license": "apache-2.0"}'}, "its folder states the licence `apache-2.0`", "apache-2.0"),
+        ({"LICENSE": "\n  <b>Terms</b> of Use  \nmore"}, "a licence file that begins `<b>Terms</b> of Use`", None),
+        ({"README.md": "no front matter"}, "a licence is not stated by its folder", None),
+        ({"config.json": "[broken"}, "a licence is not stated by its folder", None),
+    ],
+)
+def test_a_licence_is_the_one_the_base_states_or_none(
+    tmp_path: Path, files: dict[str, str], said: str, licence: str | None
+) -> None:
+    """Whoever passes a model on relies on it: a licence that was made up is worse than none."""
+    folder = tmp_path / "models--org--tiny" / "snapshots" / ("ab" * 20)
+    folder.mkdir(parents=True)
+    for name, text in {"config.json": "{}", "model.safetensors": "weights", **files}.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    run = finished_run(tmp_path, student="org/tiny")
+    write_json(run.paths.training, (read_object(run.paths.training) or {}) | {"student_path": str(folder)})
+    page, card = _told(run)
+    front = yaml.safe_load(card.split("---\n")[1])
+    assert said in page
+    assert said in card
+    assert front.get("license") == licence
+    assert front["base_model"] == "org/tiny"
+    assert ("ab" * 20 in page) == (files.get("config.json") != "[broken")
+    assert "`openai/desk`" in page
+    assert "this tool does not know them" in page
+
+
+def test_the_agent_as_teacher_is_called_that(tmp_path: Path) -> None:
+    """Which model answers in a chat is not known here, and an agent that was shown the answers may remember them."""
+    run = finished_run(tmp_path)
+    evaluation = evaluated(run)
+    evaluation["held_out"]["teacher"]["may_have_seen_answers"] = True
+    write_json(run.paths.evaluation, evaluation)
+    put_in(run, teacher_model=HOST_TEACHER)
+    page, _ = _told(Run(run.paths))
+    assert "the agent of the chat it was made in" in page
+    assert "which model that is, is not recorded" in page
+    assert "its share may be a memory" in page
+    assert scored_sets(facts_of(run))[0].name == "held-out examples (n = 40; the teacher may have seen the answers)"
+
+
+def test_a_child_of_another_run_is_told_beside_its_parent(tmp_path: Path) -> None:
+    """It was made to do better where the parent failed: whether it does, and what it lost, is the question."""
+    run = finished_run(tmp_path)
+    evaluation = evaluated(run)
+    pair = {"rows": 40, "only_student": 4, "only_parent": 1, "difference": 0.075, "interval_95": [-0.02, 0.17]}
+    evaluation["held_out"]["student_against_parent"] = {**pair, "p_value": 0.37}
+    evaluation["held_out"]["passed_before"] = {"rows": 30, "still": 29, "lost": []}
+    del evaluation["decision"]  # as the first version wrote it
+    write_json(run.paths.evaluation, evaluation)
+    put_in(run, refined_from="tickets-0")
+    page, card = _told(Run(run.paths))
+    assert "It goes on from the model of the run `tickets-0`." in page
+    assert "only the student was right in 4, only the parent in 1, p = 0.37" in page
+    assert "Of 30 that the parent had right it still has 29." in page
+    assert "**Evaluated.** The student is better than its base." in page
+    assert "Evaluated. The student is better than its base." in card
 
 
 def test_pictures_differ_exactly_when_what_they_show_does(tmp_path: Path) -> None:

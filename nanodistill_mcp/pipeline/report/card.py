@@ -8,7 +8,7 @@ from nanodistill_mcp.pipeline.report import numbers
 from nanodistill_mcp.pipeline.report.facts import Facts
 from nanodistill_mcp.pipeline.report.markdown import block, code, prose
 from nanodistill_mcp.pipeline.report.pictured import NOTHING, SET_NAMES
-from nanodistill_mcp.pipeline.report.words import DECISIONS, how_to_run, licence_of_base, made_with, terms_of_teacher
+from nanodistill_mcp.pipeline.report.words import how_to_run, licence_of_base, made_with, terms_of_teacher, verdict_of
 
 _METHODS = {"lora": "trained with LoRA", "dora": "trained with DoRA", "full": "trained in full"}
 _TAGS = {"lora": ["lora"], "dora": ["lora", "dora"]}
@@ -76,7 +76,7 @@ def _front_matter(facts: Facts) -> dict[str, Any]:
 def _scores(facts: Facts) -> list[str]:
     if not facts.sets or facts.evaluation is None:
         return ["It was not evaluated."]
-    lines = [f"{DECISIONS[facts.evaluation['decision']]} {prose(facts.evaluation['verdict'])}"]
+    lines = [" ".join(verdict_of(facts.evaluation))]
     if facts.evaluation_is_old:
         lines.append("It was trained again since: these scores are of the training before.")
     for name, part in facts.sets.items():

@@ -77,7 +77,7 @@ def training(facts: Facts, pictures: frozenset[str]) -> Lines:
         "finished": "It ran to its planned end.",
         "early": "It ended early: the validation loss got no better.",
         "stopped": "The user stopped it, and what it had learnt was kept.",
-        "diverged": f"It diverged. {prose(trained['why'])}",
+        "diverged": f"It diverged. {prose(trained.get('why', ''))}",
     }.get(trained["stopped"], "")
     per_update = trained["recipe"]["grad_accumulation_steps"]
     done, best = trained["iterations"] // per_update, trained["best_iteration"] // per_update
@@ -90,7 +90,7 @@ def training(facts: Facts, pictures: frozenset[str]) -> Lines:
         f"Training loss {numbers.loss(trained['first_train_loss'])} to {numbers.loss(trained['final_train_loss'])}.",
         f"The model is the one of update {best}{validated}.",
         f"{trained['trainable_parameters']:,} parameters were trained in {numbers.duration(trained['elapsed_s'])},",
-        f"peak memory {numbers.size(trained['peak_memory_gb'] * 1e9)}, on {prose(trained['device'] or 'this machine')}.",
+        f"peak memory {numbers.size(trained['peak_memory_gb'] * 1e9)}, on {prose(trained.get('device') or 'this machine')}.",
     ]
     rows = [[cell(row["option"]), cell(_value(row["value"])), prose(_why(row["why"]))] for row in facts.options]
     return [*lines, "", *table(["option", "value", "why"], rows)]

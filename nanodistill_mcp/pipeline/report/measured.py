@@ -92,11 +92,13 @@ def _score_table(name: str, part: dict[str, Any], gguf: dict[str, Any] | None) -
 
 def _compared(part: dict[str, Any]) -> Lines:
     told: Lines = []
-    for other in ("base", "teacher"):
+    for other in ("base", "teacher", "parent"):
         if pair := part.get(f"student_against_{other}"):
             difference = numbers.points(pair["difference"], pair["interval_95"])
             only = f"only the student was right in {pair['only_student']}, only the {other} in {pair[f'only_{other}']}"
             told.append(f"Student against {other}: {difference}; {only}, {numbers.p_value(pair['p_value'])}.")
+    if kept := part.get("passed_before"):
+        told.append(f"Of {kept['rows']} that the parent had right it still has {kept['still']}.")
     return [" ".join(told)] if told else []
 
 

@@ -6,17 +6,17 @@ from nanodistill_mcp.pipeline import thinking
 from nanodistill_mcp.pipeline.report import numbers
 from nanodistill_mcp.pipeline.report.facts import Facts
 from nanodistill_mcp.pipeline.report.made import data, training
-from nanodistill_mcp.pipeline.report.markdown import block, cell, code, prose, table
+from nanodistill_mcp.pipeline.report.markdown import block, cell, code, table
 from nanodistill_mcp.pipeline.report.measured import failures, scores
 from nanodistill_mcp.pipeline.report.pictured import NOTHING
 from nanodistill_mcp.pipeline.report.words import (
-    DECISIONS,
     PRODUCTS,
     STAGES,
     how_to_run,
     licence_of_base,
     made_with,
     terms_of_teacher,
+    verdict_of,
 )
 
 Lines = list[str]
@@ -49,7 +49,8 @@ def _summary(facts: Facts) -> Lines:
     if evaluation is None:
         verdict = "**Not evaluated yet.** How good this model is has not been measured."
     else:
-        verdict = f"**{DECISIONS[evaluation['decision']]}** {prose(evaluation['verdict'])}"
+        decision, why = verdict_of(evaluation)
+        verdict = f"**{decision}** {why}"
     lines = [verdict]
     if facts.evaluation_is_old:
         lines.append("The student was trained again since: this verdict is of the training before.")

@@ -1,5 +1,7 @@
 """What the page and the model card both say, in the same words."""
 
+from typing import Any
+
 from nanodistill_mcp.pipeline.report import numbers
 from nanodistill_mcp.pipeline.report.facts import Facts
 from nanodistill_mcp.pipeline.report.markdown import code, prose
@@ -13,6 +15,12 @@ DECISIONS = {
     "too_few": "Too early to say.",
 }
 """What the evaluation's one word means to a reader."""
+
+
+def verdict_of(evaluation: dict[str, Any]) -> tuple[str, str]:
+    """The decision as a reader understands it, and its reason. An evaluation of an early version has no decision."""
+    return DECISIONS.get(evaluation.get("decision", ""), "Evaluated."), prose(evaluation["verdict"])
+
 
 STAGES: dict[Stage, str] = {
     "synthesize_cot": "the teacher solves the examples",
@@ -50,7 +58,9 @@ REJECTED = {
 
 def made_with(facts: Facts) -> str:
     """Who made it, and what the reader needs of that."""
-    return f"Made by nanodistill-mcp on {facts.manifest.created_at[:10]}."
+    parent = facts.manifest.refined_from
+    further = f" It goes on from the model of the run {code(parent)}." if parent else ""
+    return f"Made by nanodistill-mcp on {facts.manifest.created_at[:10]}.{further}"
 
 
 def licence_of_base(base: Base) -> str:

@@ -1,36 +1,17 @@
-"""Writes a run's report at the end of a stage. The stage is done either way: what cannot be written is said, and no more."""
+"""Writes a run's report: all of it that can be written."""
 
 import errno
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-from anyio import to_thread
 
 from nanodistill_mcp.errors import NanodistillError
-from nanodistill_mcp.jobs.supervise import Job, Stage
-from nanodistill_mcp.pipeline.report import NOT_WRITTEN
 from nanodistill_mcp.pipeline.report.card import card
 from nanodistill_mcp.pipeline.report.facts import Facts, facts_of
 from nanodistill_mcp.pipeline.report.page import page
 from nanodistill_mcp.pipeline.report.pictured import curve_of, scorecard_title, scored_sets
 from nanodistill_mcp.runs.files import write_atomic
 from nanodistill_mcp.runs.store import Run
-
-
-def with_report(stage: Stage) -> Stage:
-    """The stage, followed by its report."""
-
-    async def carry_out(job: Job) -> dict[str, Any]:
-        summary = await stage(job)
-        job.note("writing the report")
-        missing = await to_thread.run_sync(write_report, job.run)
-        for name, why in missing.items():
-            job.event(NOT_WRITTEN, file=name, reason=why)
-        return {**summary, NOT_WRITTEN: missing} if missing else summary
-
-    return carry_out
 
 
 def write_report(run: Run) -> dict[str, str]:
