@@ -5,6 +5,8 @@ import base64
 from mcp.types import BlobResourceContents, CallToolResult, ImageContent
 
 from nanodistill_mcp.pipeline.report.write import write_report
+from nanodistill_mcp.server.app import status_reply
+from nanodistill_mcp.server.pictures import with_pictures
 from tests.conftest import Agent, Bench
 from tests.reported import finished_run
 
@@ -32,6 +34,8 @@ async def test_train_evaluate_and_a_detailed_status_carry_the_pictures(bench: Be
             assert told["pictures"] == [f"{folder}/{name}"]
         short = await agent.client.call_tool("get_status", {"run_id": run.run_id})
         assert _images(short) == []
+        just_ended = with_pictures(run, status_reply(run, detail=False), "train", detail=False)
+        assert _images(just_ended) == [loss]
         detailed = await agent.client.call_tool("get_status", {"run_id": run.run_id, "detail": True})
         assert _images(detailed) == [loss, scorecard]
         page = await agent.client.call_tool("read_artifact", {"run_id": run.run_id, "artifact": "scorecard.png"})

@@ -81,7 +81,7 @@ def _scores(facts: Facts) -> list[str]:
         lines.append("It was trained again since: these scores are of the training before.")
     for name, part in facts.sets.items():
         told = [
-            f"{model} {part[model]['correct']} of {part[model]['rows']} "
+            f"{model} {part[model]['correct']:,} of {part[model]['rows']:,} "
             f"({numbers.share(part[model]['accuracy'])}, 95% interval {numbers.interval(part[model]['interval_95'])})"
             for model in ("student", "base", "teacher")
             if part.get(model)

@@ -92,13 +92,15 @@ def training(facts: Facts, pictures: frozenset[str]) -> Lines:
         f"{trained['trainable_parameters']:,} parameters were trained in {numbers.duration(trained['elapsed_s'])},",
         f"peak memory {numbers.size(trained['peak_memory_gb'] * 1e9)}, on {prose(trained.get('device') or 'this machine')}.",
     ]
-    rows = [[cell(row["option"]), cell(_value(row["value"])), prose(_why(row["why"]))] for row in facts.options]
+    in_full = trained["recipe"]["fine_tune_type"] == "full"
+    used = [row for row in facts.options if not (in_full and row["option"].startswith("lora_"))]
+    rows = [[cell(row["option"]), cell(_value(row["value"])), prose(_why(row["why"]))] for row in used]
     return [*lines, "", *table(["option", "value", "why"], rows)]
 
 
 def _why(told: str) -> str:
     """The plan speaks to the caller; this page is for others."""
-    return told.replace("set by you", "asked for")
+    return told.replace("0 unless you set it", "the default").replace("set by you", "asked for")
 
 
 def _value(value: object) -> str:

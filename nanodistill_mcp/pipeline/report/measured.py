@@ -64,7 +64,7 @@ def _score_table(name: str, part: dict[str, Any], gguf: dict[str, Any] | None) -
     rows = [
         [
             model,
-            f"{score['correct']} of {score['rows']}",
+            f"{score['correct']:,} of {score['rows']:,}",
             f"**{numbers.share(score['accuracy'])}**",
             numbers.interval(score["interval_95"]),
             numbers.share(score["well_formed"]) if "well_formed" in score else "–",
@@ -96,7 +96,9 @@ def _compared(part: dict[str, Any]) -> Lines:
         if pair := part.get(f"student_against_{other}"):
             difference = numbers.points(pair["difference"], pair["interval_95"])
             only = f"only the student was right in {pair['only_student']}, only the {other} in {pair[f'only_{other}']}"
-            told.append(f"Student against {other}: {difference}; {only}, {numbers.p_value(pair['p_value'])}.")
+            told.append(
+                f"Student against {other}, on {numbers.count(pair['rows'], 'example')}: {difference}; {only}, {numbers.p_value(pair['p_value'])}."
+            )
     if kept := part.get("passed_before"):
         told.append(f"Of {kept['rows']} that the parent had right it still has {kept['still']}.")
     return [" ".join(told)] if told else []
