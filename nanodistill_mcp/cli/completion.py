@@ -37,9 +37,9 @@ def _takes(command: argparse.ArgumentParser, name: str) -> bool:
 
 
 def _bash(commands: dict[str, argparse.ArgumentParser]) -> str:
+    # Files are left to the shell (-o default): compgen -W would carry out what stands in their names.
     cases = "\n".join(f"    {name}) words='{' '.join(_flags(command))}' ;;" for name, command in commands.items())
     of_runs = "|".join(name for name, command in commands.items() if _takes(command, "run_id"))
-    of_files = "|".join(name for name, command in commands.items() if _takes(command, "spec"))
     return f"""\
 _nanodistill_mcp() {{
   local words current=${{COMP_WORDS[COMP_CWORD]}} command=${{COMP_WORDS[1]}}
@@ -50,11 +50,10 @@ _nanodistill_mcp() {{
 {cases}
     esac
     case $command in {of_runs}) words="$words $({_IDS})" ;; esac
-    case $command in {of_files}) words="$words $(compgen -f -- "$current")" ;; esac
   fi
   COMPREPLY=($(compgen -W "$words" -- "$current"))
 }}
-complete -F _nanodistill_mcp {_PROGRAM}
+complete -o default -F _nanodistill_mcp {_PROGRAM}
 """
 
 

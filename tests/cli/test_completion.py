@@ -44,6 +44,18 @@ def test_bash_offers_commands_flags_and_run_ids(home: Path, tmp_path: Path, word
     assert told.stdout.split() == [offered]
 
 
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
+def test_a_file_s_name_is_never_carried_out(home: Path, tmp_path: Path) -> None:
+    """Completing in a folder that somebody else filled must not run what a name there says."""
+    (tmp_path / "$(touch carried-out).yaml").write_text("", encoding="utf-8")
+    script = types(home, "completion", "bash").stdout
+    asked = ASKS.format(script=script, words="nanodistill-mcp run ''", position=2)
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home)}
+    subprocess.run(["bash", "-c", asked], cwd=tmp_path, env=environment, timeout=60, check=True, capture_output=True)
+    assert [path.name for path in tmp_path.iterdir() if path != home] == ["$(touch carried-out).yaml"]
+    assert "complete -o default" in script  # the shell's own way with files
+
+
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_the_other_shells_are_told_every_command(home: Path, shell: str) -> None:
     """And read without an error, where the shell is installed."""
