@@ -6,10 +6,22 @@ from typing import Any
 
 from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context, MCPServer
-from mcp.types import Annotations, InputRequiredResult, Resource
+from mcp.types import (
+    Annotations,
+    Completion,
+    CompletionArgument,
+    CompletionContext,
+    GetPromptResult,
+    InputRequiredResult,
+    Prompt,
+    PromptReference,
+    Resource,
+    ResourceTemplateReference,
+)
 from pydantic import AnyUrl
 
 from nanodistill_mcp.errors import NanodistillError
+from nanodistill_mcp.server import prompts
 from nanodistill_mcp.server.app import App, status_reply
 from nanodistill_mcp.server.artifacts import SCHEME, artifact_list, mime_type, read_whole, uri_of
 from nanodistill_mcp.server.boundary import reader_facing
@@ -41,6 +53,17 @@ class RunsServer(MCPServer[App]):
                 listed.append(_resource(run.run_id, EXAMPLES, None))
             listed += [_resource(run.run_id, artifact.name, artifact.bytes) for artifact in names]
         return listed
+
+    async def list_prompts(self) -> list[Prompt]:
+        """The prompts, from one table: made of functions they would cost each start of the server a model a prompt."""
+        return prompts.prompt_list()
+
+    async def get_prompt(
+        self, name: str, arguments: dict[str, Any] | None = None, context: Context[App, Any] | None = None
+    ) -> GetPromptResult:
+        """A prompt, or an error that says what there is: the SDK's own says nothing."""
+        del context
+        return prompts.prompt(self.app.store, name, arguments or {})
 
     async def read_resource(
         self, uri: AnyUrl | str, context: Context[App, Any] | None = None
@@ -78,7 +101,18 @@ def add_resources(server: RunsServer) -> None:
         del ctx
         return read_whole(server.app.store.open(run_id), artifact)
 
-    del runs, doctor, status, artifact
+    @server.completion()
+    async def completion(
+        ref: PromptReference | ResourceTemplateReference,
+        argument: CompletionArgument,
+        context: CompletionContext | None,
+    ) -> Completion:
+        from nanodistill_mcp.server.completions import complete  # noqa: PLC0415 - asked for only while somebody types
+
+        given = (context.arguments if context else None) or {}
+        return complete(server.app, ref, argument.name, argument.value, given)
+
+    del runs, doctor, status, artifact, completion
 
 
 def _resource(run_id: str, name: str, size: int | None) -> Resource:
