@@ -106,7 +106,7 @@ async def start(
             raise _did_not_start("The run is locked by a worker that does not report.")
         await _remove_orphan(run)
         job = _new_job(run, stage)
-        nonce = secrets.token_hex(8)
+        nonce = secrets.token_hex(16)  # a task's id is made of it, and must not be guessed
         request = JobRequest(stage=stage, nonce=nonce, requested_at=now(), arguments=arguments)
         write_json(job.request, request.model_dump())
         processes.start_detached(

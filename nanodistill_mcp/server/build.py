@@ -15,6 +15,7 @@ from nanodistill_mcp.runs.store import RunStore
 from nanodistill_mcp.server.app import App
 from nanodistill_mcp.server.boundary import PlainArgumentErrors
 from nanodistill_mcp.server.resources import RunsServer, add_resources
+from nanodistill_mcp.server.tasks import Tasks
 from nanodistill_mcp.server.tools import all_tools
 from nanodistill_mcp.settings import Settings
 
@@ -46,7 +47,7 @@ def build_server(settings: Settings) -> RunsServer:
         instructions=INSTRUCTIONS,
         lifespan=lifespan,
         tools=tools,
-        extensions=[PlainArgumentErrors(tools)],
+        extensions=[PlainArgumentErrors(tools), Tasks(app.store)],
         log_level="WARNING",
     )
     server.app = app
