@@ -4,9 +4,13 @@ import importlib.util
 import json
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+from nanodistill_mcp.cli.clients import CLIENTS
 from nanodistill_mcp.cli.headless import read_spec
+from nanodistill_mcp.cli.installing import DEFAULT_KEY, added_by_command, snippet
 from nanodistill_mcp.pipeline.plan import check_options
 from nanodistill_mcp.server.tools import all_tools
 from tests.cli.person import types
@@ -17,14 +21,31 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def test_the_table_of_options_is_the_one_the_code_checks() -> None:
     """A range that is documented and not checked, or the other way round, sends people in circles."""
-    spec = importlib.util.spec_from_file_location("make_options", ROOT / "docs" / "make_options.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert (ROOT / "docs" / "options.md").read_text(encoding="utf-8") == module.page(), (
+    assert (ROOT / "docs" / "options.md").read_text(encoding="utf-8") == _program("make_options").page(), (
         "run: python docs/make_options.py"
     )
+
+
+def test_the_clients_configurations_are_those_that_install_writes() -> None:
+    """They are pasted as they are."""
+    for path, text in _program("make_installation").files().items():
+        assert path.read_text(encoding="utf-8") == text, "run: python docs/make_installation.py"
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(?:sh|json)\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    command = ["/path/to/.venv/bin/nanodistill-mcp", "serve"]
+    assert shlex.join(added_by_command(command, {})) + "\n" in blocks
+    written = json.loads(snippet(CLIENTS["claude-desktop"], command, [DEFAULT_KEY], {}))
+    assert written in [json.loads(block) for block in blocks if block.startswith("{")]
+
+
+def test_the_installation_page_shows_commands_that_are_taken(bench: Bench) -> None:
+    """Each flag and client on it exists; a copied line works."""
+    lines = re.findall(r"^nanodistill-mcp install([^#\n]*)", _program("make_installation").page(), re.MULTILINE)
+    accepted = types(bench.home, "install", "--help").stdout
+    words = [word for line in lines for word in shlex.split(line)]
+    assert {word for word in words if word.startswith("--") and word not in accepted} == set()
+    assert {"--dry-run", "--undo", "--env", "--no-env"} < set(words)
+    assert {client for flag, client in pairwise(words) if flag == "--client"} <= CLIENTS.keys()
 
 
 def test_the_readme_names_exactly_the_tools_there_are() -> None:
@@ -84,3 +105,13 @@ def test_the_file_of_a_run_on_that_page_is_one(bench: Bench, tmp_path: Path) -> 
     told = types(bench.home, "run", str(tmp_path / "tickets.yaml"))
     assert told.returncode == 1
     assert "There is no such seed file." in told.stderr  # it is the user's
+
+
+def _program(name: str) -> Any:
+    """One of the programs in docs."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,7 +1,6 @@
 #!/bin/sh
-# Adds the server to Claude Code for this user, and checks that it connects. Needs ANTHROPIC_API_KEY in the environment,
-# or the key of the teacher you use in its place.
+# Adds the server to Claude Code for this user, and checks that it connects. The teacher's key is taken from the environment
+# that Claude Code is started in.
 set -eu
-claude mcp add nanodistill --scope user --env "ANTHROPIC_API_KEY=${ANTHROPIC_API_KEY:?set the key of your teacher}" -- \
-  "${1:-/path/to/.venv/bin/nanodistill-mcp}"
+claude mcp add nanodistill --scope user -- "${1:-/path/to/.venv/bin/nanodistill-mcp}" serve
 claude mcp list

@@ -29,7 +29,7 @@ def main() -> None:
         sys.exit(130)
 
 
-def _run(arguments: argparse.Namespace) -> int:  # noqa: C901 - one case a command
+def _run(arguments: argparse.Namespace) -> int:  # noqa: C901, PLR0912 - one case a command
     match arguments.command:
         case "demo":
             from nanodistill_mcp.demo.run import run_demo
@@ -70,6 +70,11 @@ def _run(arguments: argparse.Namespace) -> int:  # noqa: C901 - one case a comma
             from nanodistill_mcp.cli.cleaning import clean_up
 
             return clean_up(data_home(), arguments.only, yes=arguments.yes)
+        case "install":
+            from nanodistill_mcp.cli.installing import DEFAULT_KEY, install
+
+            keys = [] if arguments.no_env else arguments.env or [DEFAULT_KEY]
+            return install(arguments.client, keys=keys, dry_run=arguments.dry_run, undo=arguments.undo)
         case "completion":
             from nanodistill_mcp.cli.completion import completion
 
@@ -156,6 +161,18 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         choices=("trash", "archive", "checkpoints", "temporary"),
         help="this kind",
+    )
+    client = commands.add_parser(
+        "install", help="put the server into a client's configuration; without --client, list them"
+    )
+    client.add_argument("--client", default="", help="claude-code, claude-desktop, cursor, vscode, codex, ...")
+    client.add_argument("--dry-run", action="store_true", help="show what would change, and change nothing")
+    client.add_argument("--undo", action="store_true", help="take it out again")
+    client.add_argument(
+        "--env", action="append", default=[], metavar="NAME", help="a variable with a teacher's key, by name"
+    )
+    client.add_argument(
+        "--no-env", action="store_true", help="no key: the agent is the teacher, or a local one needs none"
     )
     shell = commands.add_parser("completion", help="print a script that completes commands and run ids")
     shell.add_argument("shell", choices=("bash", "zsh", "fish"))

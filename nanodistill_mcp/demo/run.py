@@ -287,9 +287,7 @@ def _spark(values: list[float]) -> str:
 def _connect() -> str:
     command = f"{Path(sys.executable).parent / 'nanodistill-mcp'}"
     return (
-        "Connect Claude Code:     claude mcp add nanodistill --env ANTHROPIC_API_KEY=... -- " + command + "\n"
-        'Connect Claude Desktop:  {"mcpServers": {"nanodistill": {"command": "'
-        + command
-        + '", "env": {"ANTHROPIC_API_KEY": "..."}}}}\n'
-        "                         in claude_desktop_config.json. Then say: here are ten examples, make me a local model."
+        f"Connect Claude Code:     claude mcp add nanodistill --scope user -- {command} serve\n"
+        f"Connect another client:  {command} install --client claude-desktop   (or cursor, vscode, codex, ...)\n"
+        "                         It says where your teacher's key goes. Then say: here are ten examples, make me a local model."
     )
