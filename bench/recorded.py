@@ -20,7 +20,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,20 +153,30 @@ def gsm8k(path: Path) -> Task:
     )
 
 
+def banking77_rows(path: Path) -> dict[str, str]:
+    """Customers' questions to a bank, each with its intent."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return {" ".join(row["text"].split()): row["category"] for row in csv.DictReader(file)}
+
+
 def banking77(path: Path) -> Task:
     """Customers' questions to a bank, with one of ten intents for an answer."""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["category"] in INTENTS]
-    texts = {" ".join(row["text"].split()): row["category"] for row in rows}
+    texts = {text: intent for text, intent in banking77_rows(path).items() if intent in INTENTS}
+    return banking_task(texts, f"Name the customer's intent. One of: {', '.join(INTENTS)}.")
+
+
+def banking_task(texts: dict[str, str], instruction: str) -> Task:
+    """The task of naming the intents of these texts."""
+    intents = sorted(set(texts.values()))
     return Task(
-        f"Name the customer's intent. One of: {', '.join(INTENTS)}.",
+        instruction,
         {
             text: (f"The customer writes about this: {intent.replace('_', ' ')}.", intent)
             for text, intent in texts.items()
         },
         lambda rng, text: rng.choice(["Hi, {}", "{} Please help.", "Hello there. {}"]).format(text),
         None,
-        lambda rng, text: rng.choice([intent for intent in INTENTS if intent != texts.get(text)]),
+        lambda rng, text: rng.choice([intent for intent in intents if intent != texts.get(text)]),
     )
 
 
@@ -183,8 +194,12 @@ def seeds_of(task: Task, per_class: int | None, count: int) -> list[dict[str, st
     return seeds
 
 
-async def run(home: Path, name: str, task: Task, seeds: list[dict[str, str]], examples: int) -> dict[str, Any]:
-    """Drive the paid stages as an agent does, and time them."""
+Call = Callable[..., Awaitable[dict[str, Any]]]
+
+
+@asynccontextmanager
+async def agent(home: Path) -> AsyncGenerator[Call, None]:
+    """A server on a data directory, and the function that calls its tools."""
     environment = {**os.environ, "NANODISTILL_HOME": str(home), "RECORDED_KEY": "recorded-teacher-key"}
     server = StdioServerParameters(command=sys.executable, args=["-m", "nanodistill_mcp", "serve"], env=environment)
     async with Client(server) as client:
@@ -195,6 +210,23 @@ async def run(home: Path, name: str, task: Task, seeds: list[dict[str, str]], ex
                 raise RuntimeError("".join(getattr(block, "text", "") for block in result.content))
             return result.structured_content
 
+        yield call
+
+
+async def finish(call: Call, name: str, stage: str, **arguments: Any) -> dict[str, Any]:
+    """Carry a stage out."""
+    reply = await call(stage, run_id=name, wait_s=30, **arguments)
+    while reply["state"] in {"queued", "running"}:
+        await call("get_status", run_id=name, wait_s=30)
+        reply = await call(stage, run_id=name, wait_s=30)
+    if reply["state"] != "done":
+        raise RuntimeError(f"{stage} {reply['state']}: {reply['message']}")
+    return reply
+
+
+async def run(home: Path, name: str, task: Task, seeds: list[dict[str, str]], examples: int) -> dict[str, Any]:
+    """Drive the paid stages as an agent does, and time them."""
+    async with agent(home) as call:
         created = await call(
             "create_run",
             name=name,
@@ -211,15 +243,8 @@ async def run(home: Path, name: str, task: Task, seeds: list[dict[str, str]], ex
         reply: dict[str, Any] = {}
         for stage in PAID:
             began = time.monotonic()
-            reply = await call(
-                stage, run_id=name, wait_s=30, **({"target_size": examples} if stage == "amplify" else {})
-            )
-            while reply["state"] in {"queued", "running"}:
-                await call("get_status", run_id=name, wait_s=30)
-                reply = await call(stage, run_id=name, wait_s=30)
+            reply = await finish(call, name, stage, **({"target_size": examples} if stage == "amplify" else {}))
             took_s[stage] = time.monotonic() - began
-            if reply["state"] != "done":
-                raise RuntimeError(f"{stage} {reply['state']}: {reply['message']}")
             results[stage] = reply["result"]
         return {"plan": created["plan"], "took_s": took_s, "results": results, "spend": reply["spend"]}
 

@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,7 @@ def make_tiny(
     seed: int = 0,
     quantize_bits: int | None = None,
     extra_tokens: tuple[str, ...] = (),
+    corpus: Sequence[str] = (),
 ) -> Path:
     """Write a student with random weights to ``out_dir`` and return ``out_dir``.
 
@@ -94,9 +96,10 @@ def make_tiny(
         seed: Of the weights and of the tokenizer's corpus.
         quantize_bits: Affine quantization with MLX, or None.
         extra_tokens: Further whole tokens, such as ``("<think>", "</think>")``.
+        corpus: Texts the tokens are learnt from, in place of made-up ones.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
-    size = _write_tokenizer(out_dir, vocab, seed, extra_tokens)
+    size = _write_tokenizer(out_dir, vocab, corpus or _corpus(seed), extra_tokens)
     config = _config(arch, size, hidden, layers, heads, kv_heads, dtype)
     _write_weights(out_dir, config, seed, dtype, quantize_bits)
     generation = {"eos_token_id": config["eos_token_id"], "pad_token_id": config["pad_token_id"]}
@@ -104,7 +107,7 @@ def make_tiny(
     return out_dir
 
 
-def _write_tokenizer(out_dir: Path, vocab: int, seed: int, extra_tokens: tuple[str, ...]) -> int:
+def _write_tokenizer(out_dir: Path, vocab: int, corpus: Sequence[str], extra_tokens: tuple[str, ...]) -> int:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -116,7 +119,7 @@ def _write_tokenizer(out_dir: Path, vocab: int, seed: int, extra_tokens: tuple[s
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_corpus(seed), trainer)
+    tokenizer.train_from_iterator(corpus, trainer)
     tokenizer.add_tokens(list(extra_tokens))
     tokenizer.save(str(out_dir / "tokenizer.json"))
     tokenizer_config = {
