@@ -146,7 +146,8 @@ def in_words(stage: Stage, result: dict[str, Any]) -> str:  # noqa: C901 - one c
         case "plan_training":
             return _plan_in_words(result)
         case "evaluate":
-            return str(result["verdict"])
+            general = result.get("general", {})
+            return f"{result['verdict']} {general['verdict']}" if general.get("forgot") else str(result["verdict"])
         case "export_gguf":
             return _export_in_words(result)
         case "compare_models":

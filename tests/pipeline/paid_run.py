@@ -1,6 +1,7 @@
 """A run whose paid stages are carried out in this process: the worker's own code, with a teacher behind real HTTP."""
 
 import os
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,10 @@ class PaidRun:
 
     async def stage(self, name: Stage, **arguments: Any) -> Exit:
         """Carry a stage out, as a worker does."""
+        return await self.carry_out(name, STAGES[name], **arguments)
+
+    async def carry_out(self, name: Stage, work: Callable[[Job], Awaitable[dict[str, Any]]], **arguments: Any) -> Exit:
+        """Carry out as a worker does, under the name of a stage."""
         job = JobPaths(self.run.paths.jobs / f"{len(self.run.paths.job_list()) + 1:03d}-{name}")
         job.root.mkdir(mode=0o700, parents=True)
         endpoint = {"name": "local", "model": "openai/desk", "api_base": self.teacher.url, "api_key_env": KEY}
@@ -52,7 +57,7 @@ class PaidRun:
         write_json(job.request, request.model_dump())
         lock = open_lock(self.run.paths.worker_lock)
         assert try_lock(lock)
-        ended = await carry_out(Job(self.run, job, request, lock), STAGES[name])
+        ended = await carry_out(Job(self.run, job, request, lock), work)
         assert ended is not None
         return ended
 
