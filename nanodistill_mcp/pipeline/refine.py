@@ -25,6 +25,8 @@ _SHARE, _FEWEST, _MOST = 0.5, 40, 1000
 _GENTLER = 0.5
 """Of the parent's learning rate: what was learnt is to be kept."""
 
+_LEAST_WEIGHT = 0.5
+
 _Askable = Literal["topic", "difficulty", "persona", "answer"]
 _ASKABLE: tuple[_Askable, ...] = get_args(_Askable)
 
@@ -108,7 +110,10 @@ def check_refine(settings: Settings, parent: Run, name: str, examples: int, budg
 
 
 def focus_of(evaluation: dict[str, Any]) -> list[Focus]:
-    """The groups of failures that new examples can be asked for, weighted by their failures beyond the usual share."""
+    """The groups of failures that new examples can be asked for, weighted by their failures beyond the usual share.
+
+    Several groups that come to the same cell, such as an answer and what it is mistaken for, share rows: the heaviest counts.
+    """
     found: dict[tuple[str, str], Focus] = {}
     for part in _sets(evaluation):
         wrong = part["student"]["rows"] - part["student"]["correct"]
@@ -122,7 +127,7 @@ def focus_of(evaluation: dict[str, Any]) -> list[Focus]:
             known = found.get(named)
             found[named] = Focus(
                 cell=dict([named]),
-                weight=round(max(beyond, 0.5) + (known.weight if known else 0.0), 3),
+                weight=round(max(beyond, _LEAST_WEIGHT, known.weight if known else 0.0), 3),
                 because=f"{known.because}; {because}" if known else because,
             )
     return sorted(found.values(), key=lambda each: -each.weight)

@@ -114,7 +114,7 @@ def test_groups_of_failures_become_cells_weighted_by_failures_beyond_the_usual()
         }
     }
     found = focus_of(evaluation)
-    assert [(each.cell, each.weight) for each in found] == [({"topic": "refunds"}, 4.0), ({"answer": "a"}, 4.0)]
+    assert [(each.cell, each.weight) for each in found] == [({"topic": "refunds"}, 4.0), ({"answer": "a"}, 2.5)]
     assert found[1].because == "mistaken for a → b: 4 of 10 wrong; answer a: 5 of 10 wrong"
 
 
