@@ -1,5 +1,6 @@
 """What the documentation says is what the code does."""
 
+import ast
 import importlib.util
 import json
 import re
@@ -8,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from nanodistill_mcp import cli
 from nanodistill_mcp.cli.clients import CLIENTS
 from nanodistill_mcp.cli.headless import read_spec
 from nanodistill_mcp.cli.installing import DEFAULT_KEY, added_by_command, snippet
@@ -115,3 +117,21 @@ def _program(name: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_every_command_and_call_in_the_page_on_runs_is_one_there_is() -> None:
+    """A command that is copied and refused sends people away."""
+    page = (ROOT / "docs" / "runs.md").read_text(encoding="utf-8")
+    lines = [
+        line for block in re.findall(r"^```\n(.*?)^```", page, re.MULTILINE | re.DOTALL) for line in block.splitlines()
+    ]
+    tools = {tool.name: tool.parameters["properties"] for tool in all_tools()}
+    assert len(lines) > 10
+    for line in lines:
+        if line.startswith("nanodistill-mcp "):
+            cli.command_line().parse_args(shlex.split(line)[1:])
+        else:
+            call = ast.parse(line, mode="eval").body
+            assert isinstance(call, ast.Call)
+            assert isinstance(call.func, ast.Name)
+            assert {argument.arg for argument in call.keywords} <= tools[call.func.id].keys(), line

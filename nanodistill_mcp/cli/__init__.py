@@ -16,7 +16,7 @@ from nanodistill_mcp.settings import load_settings
 
 def main() -> None:
     """Run one command; exits 2 on an anticipated failure, 130 on Ctrl-C."""
-    arguments = _parser().parse_args()
+    arguments = command_line().parse_args()
     if arguments.home:
         os.environ["NANODISTILL_HOME"] = str(Path(arguments.home).expanduser().absolute())
     os.umask(0o077)
@@ -66,6 +66,15 @@ def _run(arguments: argparse.Namespace) -> int:  # noqa: C901, PLR0912 - one cas
             return control_run(data_home(), arguments.run_id, arguments.action)
         case "compare":
             return _compare(arguments.run_id, arguments.other_id)
+        case "bundle":
+            from nanodistill_mcp.cli.bundling import bundle_run
+
+            wanted = {"with_gguf": arguments.gguf, "as_is": arguments.as_is}
+            return bundle_run(data_home(), arguments.run_id, arguments.to, **wanted)
+        case "import":
+            from nanodistill_mcp.cli.bundling import import_run
+
+            return import_run(data_home(), arguments.file, arguments.name, arguments.student)
         case "clean":
             from nanodistill_mcp.cli.cleaning import clean_up
 
@@ -78,7 +87,7 @@ def _run(arguments: argparse.Namespace) -> int:  # noqa: C901, PLR0912 - one cas
         case "completion":
             from nanodistill_mcp.cli.completion import completion
 
-            print(completion(_parser(), arguments.shell), end="")
+            print(completion(command_line(), arguments.shell), end="")
             return 0
         case _:
             return _serve()
@@ -117,7 +126,8 @@ def _compare(run_id: str, other_id: str) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """The commands and what they take."""
     parser = argparse.ArgumentParser(prog="nanodistill-mcp", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("--home", default="", help="the data directory (else NANODISTILL_HOME, else this user's)")
@@ -141,6 +151,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("run_id", help="a run's id")
     compare.add_argument("other_id", help="the other's")
+    bundle = commands.add_parser("bundle", help="put a run into one file, to keep or to import elsewhere")
+    bundle.add_argument("run_id", help="the run's id")
+    bundle.add_argument("--to", default="", help="the file (default RUN.tar.gz in this folder)")
+    bundle.add_argument("--gguf", action="store_true", help="with model.gguf")
+    bundle.add_argument(
+        "--as-is", action="store_true", help="take data that name this machine's folders or what looks like a key"
+    )
+    imported = commands.add_parser("import", help="make a run of a bundle; only of one from people you trust")
+    imported.add_argument("file", help="the bundle")
+    imported.add_argument("--name", default="", help="the run's id here (default: the one it had)")
+    imported.add_argument("--student", default="", help="a hub id or folder in place of the student it was made with")
     show = commands.add_parser("show", help="show one run")
     logs = commands.add_parser("logs", help="what a run's newest job did and does")
     control = commands.add_parser("control", help="pause, resume, stop or cancel a run's job; what is finished is kept")

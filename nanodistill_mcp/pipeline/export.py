@@ -8,9 +8,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from nanodistill_mcp.errors import ExportError
+from nanodistill_mcp.errors import ExportError, UserInputError
 from nanodistill_mcp.jobs.supervise import Job
 from nanodistill_mcp.pipeline import dataset, thinking
+from nanodistill_mcp.pipeline.bundle import write_bundle
 from nanodistill_mcp.pipeline.evaluate import answer_tokens
 from nanodistill_mcp.pipeline.export_score import Scored, score_beside_mlx
 from nanodistill_mcp.pipeline.teaching import run_options
@@ -164,7 +165,7 @@ async def _write_forms(job: Job, result: dict[str, Any], wanted: list[str]) -> t
     run = job.run
     written: dict[str, str] = {}
     left_out: dict[str, str] = {}
-    if forms := [form for form in wanted if form != "lm_studio"]:
+    if forms := [form for form in wanted if form not in ("lm_studio", "bundle")]:
         told = await job.run_student(
             FormsRequest(
                 base_name=run.manifest.spec.student,
@@ -182,6 +183,15 @@ async def _write_forms(job: Job, result: dict[str, Any], wanted: list[str]) -> t
         left_out |= told.left_out
     if "lm_studio" in wanted:
         written["lm_studio"] = os.path.relpath(_lay_out_for_lm_studio(run, result["quantization"]), run.paths.root)
+    if "bundle" in wanted:
+        target = run.paths.exports / "bundle" / f"{run.run_id}.tar.gz"
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            write_bundle(run, target, instead={"export.json": result})
+        except UserInputError as error:
+            left_out["bundle"] = f"{error.what} {error.next_step}"
+        else:
+            written["bundle"] = os.path.relpath(target, run.paths.root)
     return written, left_out
 
 

@@ -129,6 +129,7 @@ class RunManifest(_Record):
     cloned_from: str = ""
     refined_from: str = ""
     generation: int = Field(default=0, description="How often the run was refined, counted from its first ancestor.")
+    bundle_sha256: str = Field(default="", description="Of the manifest of the bundle the run was imported from.")
     prompts: dict[str, str] = Field(
         default={}, description="SHA-256 of each prompt that replaces the package's, by template."
     )

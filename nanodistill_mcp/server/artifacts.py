@@ -20,7 +20,7 @@ MAX_PAGE_CHARS = 40_000
 DEFAULT_LINES = 50
 DEFAULT_CHARS = 8_000
 
-_TOP = (
+FILES = (
     *(
         "run.json",
         "seeds.jsonl",
@@ -47,7 +47,7 @@ _TOP = (
     ),
 )
 _OF_NEWEST_JOB = ("metrics.jsonl", "events.jsonl", "log.txt")
-_BINARY = (".gguf", ".safetensors", ".png")
+_BINARY = (".gguf", ".safetensors", ".png", ".gz")
 
 
 def mime_type(name: str) -> str:
@@ -61,6 +61,8 @@ def mime_type(name: str) -> str:
             return "text/markdown"
         case ".png":
             return "image/png"
+        case ".gz":
+            return "application/gzip"
         case ".gguf" | ".safetensors":
             return "application/octet-stream"
         case _:
@@ -78,7 +80,7 @@ def artifact_list(run: Run) -> list[Artifact]:
 
 
 def _present(run: Run) -> Iterator[tuple[str, int]]:
-    for name in (*_TOP, *_own_files(run)):
+    for name in (*FILES, *_own_files(run)):
         try:
             yield name, os.stat(run.paths.root / name, follow_symlinks=False).st_size
         except FileNotFoundError:
@@ -121,7 +123,7 @@ def open_artifact(run: Run, name: str) -> int:
         UserInputError: There is no such artifact; names those there are.
     """
     relative = _in_newest_job(run, name) if name in _OF_NEWEST_JOB else name
-    if relative and (name in _OF_NEWEST_JOB or name in _TOP or name in _own_files(run)):
+    if relative and (name in _OF_NEWEST_JOB or name in FILES or name in _own_files(run)):
         try:
             return open_beneath(run.paths.root, relative)
         except FileNotFoundError:

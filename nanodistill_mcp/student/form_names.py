@@ -9,6 +9,7 @@ FORMS: dict[str, str] = {
     "mlx_4bit": "the fused model in MLX's 4 bits, made from the unquantized weights",
     "peft": "the adapter as PEFT, vLLM and Unsloth read it",
     "gguf_lora": "the adapter alone as GGUF, for a base that llama.cpp already has",
+    "bundle": "the whole run in one .tar.gz, to keep or to import elsewhere",
     "lm_studio": "the GGUF file in LM Studio's folder layout",
 }
 """Name of each form, and what it is for."""

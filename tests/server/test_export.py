@@ -12,6 +12,9 @@ import pytest
 
 from nanodistill_mcp.pipeline.export_score import Scored
 from nanodistill_mcp.pipeline.scoring import score
+from nanodistill_mcp.pipeline.unbundle import import_bundle
+from nanodistill_mcp.runs.store import RunStore
+from nanodistill_mcp.settings import load_settings
 from tests.conftest import SHORT, WAIT_S, Bench, Demo
 from tests.server.made import amplified_run
 from tests.tiny_student import make_tiny
@@ -41,10 +44,18 @@ async def test_a_trained_student_says_the_same_in_mlx_and_llama_cpp_and_comes_in
         listed = folder / "exports" / "lm-studio" / "nanodistill" / run_id / f"{run_id}-F16.gguf"
         assert os.path.samefile(listed, folder / "model.gguf")
         written = (folder / "model.gguf").stat().st_mtime_ns
-        more = await agent.finish(run_id, "export_gguf", also=["mlx_bf16"])
+        more = await agent.finish(run_id, "export_gguf", also=["mlx_bf16", "bundle"])
         assert more["result"]["quantization"] == "F16"
-        assert {*more["result"]["forms"]} == {*ALSO, "mlx_bf16"}
+        assert {*more["result"]["forms"]} == {*ALSO, "mlx_bf16", "bundle"}
         assert (folder / "model.gguf").stat().st_mtime_ns == written
+        imported, _ = import_bundle(
+            RunStore(bench.home),
+            load_settings(bench.home, env={}),
+            folder / more["result"]["forms"]["bundle"],
+            name="b",
+        )
+        status = await agent.call("get_status", run_id=imported.run_id)
+        assert [line["state"] for line in status["stages"]] == ["done"] * 5 + ["new"]
         told = await agent.refused("export_gguf", run_id=run_id, also=["awq"])
         assert "mlx_4bit (the fused model in MLX's 4 bits" in told
 
