@@ -11,11 +11,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from nanodistill_mcp.errors import UserInputError
-from nanodistill_mcp.pipeline import plan
+from nanodistill_mcp.pipeline import plan, recipe
 from nanodistill_mcp.pipeline.plan import Request
 from nanodistill_mcp.pipeline.revisions import revisions_of
 from nanodistill_mcp.runs.files import write_atomic, write_json
 from nanodistill_mcp.runs.journal import Record, encode, read_journal
+from nanodistill_mcp.runs.options import Options
 from nanodistill_mcp.runs.paths import RunPaths
 from nanodistill_mcp.runs.records import Revision, RunSpec
 from nanodistill_mcp.runs.store import Run
@@ -124,7 +125,7 @@ def carried(source: Run, request: Request) -> Carried:
     fits = (
         request.endpoint.model == source.manifest.teacher_model
         and request.spec.instruction == spec.instruction
-        and all(request.spec.options.get(name) == spec.options.get(name) for name in _IN_EVERY_QUESTION)
+        and _asked_with(request.spec) == _asked_with(spec)
     )
     keeps = plan.schema_check(request.spec.response_schema)
     revisions: list[Revision] = []
@@ -138,6 +139,12 @@ def carried(source: Run, request: Request) -> Carried:
         revisions=revisions,
         policy=own.model_copy(update={"version": 0, "restored_from": -1}).model_dump() if own else None,
     )
+
+
+def _asked_with(spec: RunSpec) -> list[Any]:
+    """What every question of a run holds beside its text, as its preset and options say."""
+    options = recipe.preset_options(spec.preset, Options.model_validate(spec.options))
+    return [getattr(options, name) for name in _IN_EVERY_QUESTION]
 
 
 def borrowed(source: Run) -> list[Record]:

@@ -122,15 +122,20 @@ async def solve(
     sample: int = 0,
     max_tokens: int | None = None,
 ) -> Solved:
-    """Let the teacher solve one input without seeing any answer to it; ``direct`` asks for the answer alone."""
+    """Let the teacher solve one input without seeing any answer to it.
+
+    ``direct`` asks for the answer alone, unless a worked solution was paid for already, in a run that this one was cloned of:
+    its answer is the same teacher's to the same input. What is taught says the run's mode, not what a row holds.
+    """
     tokens = max_tokens or DEFAULT_MAX_TOKENS
+    with_reasoning = prompts.solve(task, text, policy_json, examples)
+    worked_before = teacher.has_answered(with_reasoning, WorkedSolution, sample=sample, max_tokens=tokens)
     try:
-        if mode == "direct":
+        if mode == "direct" and not worked_before:
             prompt = prompts.answer(task, text, policy_json, examples)
             direct = await teacher.ask(prompt, DirectAnswer, sample=sample, max_tokens=tokens)
             return Solved("", direct.value.answer, direct.call_id, direct.cost_usd)
-        prompt = prompts.solve(task, text, policy_json, examples)
-        worked = await teacher.ask(prompt, WorkedSolution, sample=sample, max_tokens=tokens)
+        worked = await teacher.ask(with_reasoning, WorkedSolution, sample=sample, max_tokens=tokens)
     except RowDeclined as declined:
         return Solved(call_id=declined.call_id, cost_usd=declined.cost_usd, declined=declined.reason)
     return Solved(worked.value.solution, worked.value.answer, worked.call_id, worked.cost_usd)

@@ -182,11 +182,7 @@ class Teacher:
             TeacherError: The provider cannot go on.
             ConfigurationError: A key or the model's id is not accepted.
         """
-        prompt = worded(prompt, self._wordings)
-        parameters = {**self._sampling, "max_tokens": max_tokens}
-        if "seed" in parameters:
-            parameters["seed"] += sample
-        call_id = call_id_of(self._endpoint.model, prompt, answer_type, parameters, sample)
+        prompt, parameters, call_id = self._question(prompt, answer_type, sample, max_tokens)
         async with self._asking.setdefault(call_id, asyncio.Lock()):
             known = self._calls.known(call_id)
             if replayed := await self._replay(call_id, known, prompt, answer_type):
@@ -196,6 +192,23 @@ class Teacher:
                 return Answer(value, call_id, 0.0, replayed=False)
             async with self._first_alone():
                 return await self._pay(call_id, known, prompt, answer_type, parameters)
+
+    def has_answered(
+        self, prompt: Prompt, answer_type: type[BaseModel], *, sample: int = 0, max_tokens: int = 2048
+    ) -> bool:
+        """Whether the journal holds an answer to this question that counts."""
+        call_id = self._question(prompt, answer_type, sample, max_tokens)[2]
+        return "valid" in self._calls.known(call_id).verdicts.values()
+
+    def _question(
+        self, prompt: Prompt, answer_type: type[BaseModel], sample: int, max_tokens: int
+    ) -> tuple[Prompt, dict[str, Any], str]:
+        """A question as it is sent, and the id its answers are known by."""
+        prompt = worded(prompt, self._wordings)
+        parameters = {**self._sampling, "max_tokens": max_tokens}
+        if "seed" in parameters:
+            parameters["seed"] += sample
+        return prompt, parameters, call_id_of(self._endpoint.model, prompt, answer_type, parameters, sample)
 
     async def _replay(self, call_id: str, known: KnownCall, prompt: Prompt, answer_type: type[A]) -> Answer[A] | None:
         """The answer that was paid for, judged now when the worker died before it could be."""
