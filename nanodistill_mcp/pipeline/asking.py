@@ -5,6 +5,7 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from nanodistill_mcp.jobs.supervise import Job
 from nanodistill_mcp.pipeline.dataset import Message
@@ -21,12 +22,19 @@ class Question:
 
     messages: Sequence[Message]
     max_tokens: int
+    opening: str = ""
+    """How the answer begins, where that is not left to the model."""
 
     @property
     def key(self) -> str:
         """The same for equal questions, in this run and in any other."""
-        asked = json.dumps([list(self.messages), self.max_tokens], ensure_ascii=True)
+        begun = [self.opening] if self.opening else []
+        asked = json.dumps([list(self.messages), self.max_tokens, *begun], ensure_ascii=True)
         return hashlib.sha256(asked.encode()).hexdigest()[:24]
+
+    def row(self) -> dict[str, Any]:
+        """As it is handed to a student's process."""
+        return {"id": self.key, "messages": list(self.messages), "max_tokens": self.max_tokens, "opening": self.opening}
 
 
 Given = dict[str, dict[str, Generated]]
@@ -49,10 +57,7 @@ async def ask_student(job: Job, questions: Sequence[Question], models: Sequence[
         prompts_path = job.paths.root / "prompts.jsonl"
         write_lines(
             prompts_path,
-            [
-                {"id": key, "messages": list(by_key[key].messages), "max_tokens": by_key[key].max_tokens}
-                for key in by_key
-            ],
+            [by_key[key].row() for key in by_key],
         )
         variants = [
             Variant(name=known_as[model], adapter_dir=run.paths.adapters if model == STUDENT else None)

@@ -22,16 +22,19 @@ DATA = (
     *("seeds.jsonl", "inputs.jsonl", "calls.jsonl", "traces_cot.jsonl", "policy.json", "traces_amplified.jsonl"),
     *("rejected.jsonl", "revisions.jsonl", "test_rows.jsonl", "answers.jsonl", "comparison.json"),
     *("dataset/train.jsonl", "dataset/valid.jsonl", "dataset/test.jsonl"),
+    *("parent/examples.jsonl", "parent/answers.jsonl", "parent/folds.json", "parent/focus.json"),
 )
 """Taken byte for byte."""
 
 RECORDS = (
     *("run.json", "budget.json", "tags.json", "dataset/manifest.json", "training_plan.json", "training.json"),
     *("evaluation.json", "export.json", "report.md", "Modelfile", "model/adapters/adapter_config.json"),
+    *("model/README.md", "parent/training.json", "parent/evaluation.json", "parent/adapters/adapter_config.json"),
 )
 """Our own, taken without what they say of this machine."""
 
-WEIGHTS = ("model/adapters/adapters.safetensors", "model.gguf")
+ADAPTERS = ("model/adapters/adapters.safetensors", "parent/adapters/adapters.safetensors")
+WEIGHTS = (*ADAPTERS, "model.gguf")
 
 ALLOWED = re.compile(
     "|".join(
@@ -87,9 +90,8 @@ def parts_of(run: Run, *, with_gguf: bool, instead: dict[str, dict[str, Any]]) -
         elif (text := _text(paths.root / name)) is not None:
             parts.append(Part(name, places.in_text(text).encode()))
     parts += _job_parts(run, places)
-    adapters, gguf = (paths.root / name for name in WEIGHTS)
-    parts += [Part(WEIGHTS[0], path=adapters)] if adapters.exists() and paths.training.exists() else []
-    parts += [Part(WEIGHTS[1], path=gguf)] if with_gguf and gguf.exists() else []
+    weights = [*ADAPTERS, *(["model.gguf"] if with_gguf else [])]
+    parts += [Part(name, path=path) for name in weights if (path := paths.root / name).exists()]
     return sorted(parts, key=lambda part: part.name)
 
 
@@ -113,7 +115,7 @@ def _own(name: str, record: dict[str, Any]) -> dict[str, Any]:
     match name:
         case "run.json":
             return {**record, "teacher_host": "", "key_variables": public_variables(record["key_variables"])}
-        case "training.json":
+        case "training.json" | "parent/training.json":
             return {**record, "student_path": None}
         case "export.json":
             return {**record, "forms": {}}

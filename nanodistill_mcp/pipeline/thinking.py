@@ -7,10 +7,12 @@ alone when it has no reasoning and cannot be mistaken for a text that has; else 
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast, get_args
 
-from nanodistill_mcp.runs.records import RunManifest, ThinkingFormat
+from nanodistill_mcp.errors import UserInputError
+from nanodistill_mcp.runs.records import AskedMode, ModelName, RunManifest, RunSpec, ThinkingFormat
 
 FORMATS: tuple[ThinkingFormat, ...] = get_args(ThinkingFormat)
 
@@ -73,6 +75,28 @@ def format_of(manifest: RunManifest) -> ThinkingFormat:
 def described(form: ThinkingFormat) -> str:
     """In words, where reasoning and answer stand in a student's text."""
     return _SHOWN[form]
+
+
+def opening(form: ThinkingFormat, *, with_reasoning: bool) -> str:
+    """How a text begins that has reasoning; or, with an empty one, a text that has none."""
+    if form == "json":
+        return '{"thinking": "' if with_reasoning else '{"thinking": "", "output": "'
+    text = _MARKS[form].form
+    begun = text.partition("{thinking}")[0] if with_reasoning else text.format(thinking="", output="")
+    return begun.rstrip(" ")  # a space at the end would be a token of its own, which no text of the form has
+
+
+def check_mode(spec: RunSpec, mode: AskedMode, models: Sequence[ModelName]) -> None:
+    """Refuse to ask for what was never taught.
+
+    Raises:
+        UserInputError: Reasoning is wanted of a student that was taught answers alone.
+    """
+    if mode == "reasoning" and spec.reasoning == "direct" and {"student", "gguf"} & set(models):
+        raise UserInputError(
+            "This student was taught answers alone, so it has no reasoning to show.",
+            next_step="Give mode='trained', or models=['base', 'teacher'].",
+        )
 
 
 def join(thinking: str, output: str, form: ThinkingFormat) -> str:

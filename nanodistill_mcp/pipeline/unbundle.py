@@ -261,15 +261,19 @@ def _manifest_here(settings: Settings, theirs: RunManifest, run_id: str, student
         own = ""
     keys = [own] if own else public_variables(theirs.key_variables)
     here = {"run_id": run_id, "spec": spec, "key_variables": keys, "teacher_host": "", "bundle_sha256": bundle_sha}
-    return theirs.model_copy(update={**here, "cloned_from": "", "refined_from": ""})
+    parents = {name: value for name in ("cloned_from", "refined_from") if (value := getattr(theirs, name))}
+    if not all(map(RUN_ID.match, parents.values())):
+        raise _not_a_bundle("the run it was made of has no run's name")
+    return theirs.model_copy(update=here)
 
 
 def _make_ours(paths: RunPaths, manifest: _Manifest) -> None:
     """Leave out what speaks of another machine, and let each stage's file be as old among the others as it was."""
     if not paths.gguf.exists():
         paths.export.unlink(missing_ok=True)
-    if (trained := read_object(paths.training)) is not None:
-        write_json(paths.training, {**trained, "student_path": None})
+    for path in (paths.training, paths.parent / "training.json"):
+        if (trained := read_object(path)) is not None:
+            write_json(path, {**trained, "student_path": None})
     for job in paths.job_list():
         _keep_what_is_data(job)
     began = time.time() - len(manifest.order) - 1

@@ -220,6 +220,24 @@ def tail_lines(path: Path, limit: int, *, block_bytes: int = 1 << 16) -> list[di
     return rows
 
 
+def drop_torn_line(path: Path) -> None:
+    """Cut off a last line without its end, or the next row would be appended to it."""
+    try:
+        with path.open("rb+") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            while size:
+                step = min(1 << 16, size)
+                stream.seek(size - step)
+                end = stream.read(step).rfind(b"\n")
+                if end >= 0:
+                    stream.truncate(size - step + end + 1)
+                    return
+                size -= step
+            stream.truncate(0)
+    except FileNotFoundError:
+        return
+
+
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, as hex."""
     with path.open("rb") as stream:

@@ -18,6 +18,9 @@ ModelName = Literal["base", "student", "gguf", "teacher"]
 PIPELINE: tuple[Stage, ...] = ("synthesize_cot", "extract_policy", "amplify", "train", "evaluate", "export_gguf")
 """The stages that make a model, in order. compare_models and plan_training stand beside them."""
 
+AskedMode = Literal["trained", "direct", "reasoning"]
+"""How compare_models asks: as each model was made, for the answer alone, or with reasoning."""
+
 MAX_PROMPTS = 100
 """How many inputs compare_models answers."""
 

@@ -1,5 +1,6 @@
 """What the tools share: the settings, the store, and the words for a run's state."""
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from nanodistill_mcp.pipeline.status import StageStatus
 from nanodistill_mcp.runs.journal import read_journal
 from nanodistill_mcp.runs.records import PIPELINE, Heartbeat, Stage, State
 from nanodistill_mcp.runs.store import Run, RunStore, read_record
+from nanodistill_mcp.runs.texts import clean
 from nanodistill_mcp.server.artifacts import artifact_list
 from nanodistill_mcp.server.replies import NextStep, SpendReply, StageLine, StageReply, StatusReply
 from nanodistill_mcp.settings import Settings
@@ -21,6 +23,8 @@ from nanodistill_mcp.settings import Settings
 POLL_S = 5
 BATCH_POLL_S = 60
 _HOURS_FROM = 2.0
+_PROMPTS_SHOWN = 3
+_CHARS_QUOTED = 80
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,30 @@ def in_words(stage: Stage, result: dict[str, Any]) -> str:  # noqa: C901 - one c
         case "export_gguf":
             return _export_in_words(result)
         case "compare_models":
-            return f"{len(result['rows'])} prompts are answered by {', '.join(result['models'])}."
+            return _compared_in_words(result)
+
+
+def _compared_in_words(result: dict[str, Any]) -> str:
+    """Who answered, how fast, and the first answers; the rows hold them whole."""
+    rows: list[dict[str, Any]] = result["rows"]
+    how = {"direct": " without reasoning", "reasoning": " with reasoning"}.get(result.get("mode", ""), "")
+    who: list[str] = []
+    for model in result["models"]:
+        took = [row[model]["seconds"] for row in rows if "seconds" in row[model]]  # older comparisons have none
+        who.append(f"{model} ({sum(took) / len(took):.2g} s each)" if any(took) else model)
+    shown = [
+        f"To {_quoted(row['prompt'])}: " + "; ".join(f"{m} says {_quoted(row[m]['answer'])}" for m in result["models"])
+        for row in rows[:_PROMPTS_SHOWN]
+    ]
+    counted = "1 prompt is" if len(rows) == 1 else f"{len(rows)} prompts are"
+    told = f"{counted} answered{how} by {', '.join(who)}."
+    return " ".join([told, *result.get("notes", []), *(f"{each}." for each in shown)])
+
+
+def _quoted(text: str) -> str:
+    """What a user or a model wrote, as data: on one line, in quotes, cut."""
+    line = clean(" ".join(text.split()))
+    return json.dumps(line if len(line) <= _CHARS_QUOTED else f"{line[:_CHARS_QUOTED]}...", ensure_ascii=False)
 
 
 def _export_in_words(result: dict[str, Any]) -> str:

@@ -9,8 +9,8 @@ from nanodistill_mcp.pipeline.status import StageStatus
 from nanodistill_mcp.runs.files import read_object
 from nanodistill_mcp.runs.records import Exit, State
 from nanodistill_mcp.runs.store import Run, read_record
+from nanodistill_mcp.runs.texts import clean
 from nanodistill_mcp.server.app import App, current_stage
-from nanodistill_mcp.server.artifacts import clean
 from nanodistill_mcp.server.replies import NextStep, RunLine, StatusReply
 
 PAGE = 20

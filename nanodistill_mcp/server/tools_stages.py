@@ -12,7 +12,8 @@ from nanodistill_mcp.pipeline import status as states
 from nanodistill_mcp.pipeline.policy_versions import content, given_policy
 from nanodistill_mcp.pipeline.revisions import count_examples
 from nanodistill_mcp.pipeline.test_sets import asked_for, take_test_rows
-from nanodistill_mcp.runs.records import MAX_PROMPTS, ModelName
+from nanodistill_mcp.pipeline.thinking import check_mode
+from nanodistill_mcp.runs.records import MAX_PROMPTS, AskedMode, ModelName
 from nanodistill_mcp.runs.store import Run
 from nanodistill_mcp.runs.tags import check_tags, write_tags
 from nanodistill_mcp.server import stages
@@ -218,16 +219,24 @@ async def compare_models(
     models: Annotated[
         list[ModelName], Field(description="Which to ask. teacher is paid; gguf needs export_gguf.", min_length=1)
     ] = ["base", "student"],
+    mode: Annotated[
+        AskedMode,
+        Field(
+            description="trained: as each was made. direct: the answer alone. reasoning: reasoning, then the answer."
+        ),
+    ] = "trained",
     wait_s: Wait = 45,
 ) -> StageReply:
-    """Answer prompts side by side with base, student, the GGUF file or the teacher, reasoning and answer apart.
+    """Answer prompts side by side with base, student, the GGUF file or the teacher: reasoning, answer, seconds and tokens apart.
 
-    Seconds on this machine, free unless the teacher is asked. Needs train.
+    Seconds on this machine, free unless the teacher is asked; killed, it goes on where it was. Needs train.
     """
     app = app_of(ctx)
-    arguments: dict[str, Any] = {"prompts": prompts, "models": list(dict.fromkeys(models))}
-    before = states.stage_result(app.store.open(run_id), "compare_models") or {}
-    again = before.get("arguments") != arguments
+    run = app.store.open(run_id)
+    check_mode(run.manifest.spec, mode, models)
+    arguments: dict[str, Any] = {"prompts": prompts, "models": list(dict.fromkeys(models)), "mode": mode}
+    before: dict[str, Any] = (states.stage_result(run, "compare_models") or {}).get("arguments", {})
+    again = {"mode": "trained", **before} != arguments
     return await stages.run_stage(
         app, ctx, run_id, "compare_models", arguments, wait_s=wait_s, restart=False, again=again
     )

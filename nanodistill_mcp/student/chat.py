@@ -53,9 +53,10 @@ class ChatForm:
         """The text up to where the student's answer begins. ``messages`` ends with the user's."""
         return self._render(self._placed(messages), add_generation_prompt=True)
 
-    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """The tokens up to where the student's answer begins."""
-        return self._encode(self.prompt_text(messages))
+    def prompt_ids(self, messages: Sequence[Message], opening: str = "") -> list[int]:
+        """The tokens up to where the student's answer begins, or goes on after the opening it is given."""
+        prompt = self.prompt_text(messages)
+        return self._encode(prompt + (left_to_write(prompt, opening) if opening else ""))
 
     def text(self, tokens: Sequence[int]) -> str:
         """What the student wrote, without special tokens."""
@@ -72,7 +73,7 @@ class ChatForm:
             TrainingError: What would be learnt is not the answer with a token at which the student stops.
         """
         prompt = self.prompt_text(messages[:-1])
-        answer = _left_to_write(prompt, messages[-1]["content"])
+        answer = left_to_write(prompt, messages[-1]["content"])
         rendered = self._rendered(messages, prompt, answer)
         completion = answer if rendered is None else rendered
         prompt_ids = self._encode(prompt)
@@ -151,7 +152,7 @@ class ChatForm:
         return self.tokenizer.encode(text, add_special_tokens=False)
 
 
-def _left_to_write(prompt: str, answer: str) -> str:
+def left_to_write(prompt: str, answer: str) -> str:
     """The answer without the thinking tag that some templates already open at the end of the prompt."""
     if not prompt.rstrip().endswith("<think>"):
         return answer

@@ -2,7 +2,6 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportUnknownParameterType=false, reportMissingTypeStubs=false
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from mlx import nn
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.tuner.utils import load_adapters
 
-from nanodistill_mcp.runs.files import append_line, read_lines
+from nanodistill_mcp.runs.files import append_line, drop_torn_line, read_lines
 from nanodistill_mcp.student import models
 from nanodistill_mcp.student.chat import ChatForm
 from nanodistill_mcp.student.folder import StudentFolder
@@ -26,6 +25,7 @@ class _Prompt:
     id: str
     tokens: list[int]
     max_tokens: int
+    opening: str
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class _Asked:
     id: str
     messages: Sequence[Message]
     max_tokens: int
+    opening: str
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,10 @@ def generate(request: GenerateRequest) -> Done:
     """
     student_path = models.resolve(request.student)
     prompts = [
-        _Asked(str(line["id"]), line["messages"], line.get("max_tokens") or request.max_tokens)
+        _Asked(str(line["id"]), line["messages"], line.get("max_tokens") or request.max_tokens, line.get("opening", ""))
         for line in read_lines(request.prompts_path)
     ]
-    _drop_torn_line(request.output_path)
+    drop_torn_line(request.output_path)
     answered = {(row["variant"], row["id"]) for row in read_lines(request.output_path)}
     total = len(prompts) * len(request.variants)
     done = sum((variant.name, prompt.id) in answered for variant in request.variants for prompt in prompts)
@@ -119,7 +120,10 @@ def _answer_all(
     request: GenerateRequest,
     progress: _Progress,
 ) -> None:
-    prompts = [_Prompt(each.id, loaded.chat.prompt_ids(each.messages), each.max_tokens) for each in asked]
+    prompts = [
+        _Prompt(each.id, loaded.chat.prompt_ids(each.messages, each.opening), each.max_tokens, each.opening)
+        for each in asked
+    ]
     too_long = [prompt for prompt in prompts if len(prompt.tokens) >= loaded.context]
     for prompt in too_long:
         append_line(request.output_path, _row(loaded.chat, variant, prompt, _Answer([], ended=False), 0.0))
@@ -166,28 +170,10 @@ def _row(chat: ChatForm, variant: Variant, prompt: _Prompt, answer: _Answer, ela
     row = Generated(
         id=prompt.id,
         variant=variant.name,
-        text=chat.text(answer.tokens),
+        text=prompt.opening + chat.text(answer.tokens),
         prompt_tokens=len(prompt.tokens),
         completion_tokens=len(answer.tokens),
         elapsed_s=round(elapsed_s, 6),
         finish_reason="stop" if answer.ended else "length",
     )
     return row.model_dump()
-
-
-def _drop_torn_line(path: Path) -> None:
-    """Cut off a last line without its end, or the next row would be appended to it."""
-    try:
-        with path.open("rb+") as stream:
-            size = stream.seek(0, os.SEEK_END)
-            while size:
-                step = min(1 << 16, size)
-                stream.seek(size - step)
-                end = stream.read(step).rfind(b"\n")
-                if end >= 0:
-                    stream.truncate(size - step + end + 1)
-                    return
-                size -= step
-            stream.truncate(0)
-    except FileNotFoundError:
-        return

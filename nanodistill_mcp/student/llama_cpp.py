@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nanodistill_mcp.errors import ExportError
+from nanodistill_mcp.student.chat import left_to_write
 from nanodistill_mcp.student.requests import Message
 
 _ANSWER_TIMEOUT_S = 1800
@@ -102,8 +103,8 @@ class LlamaCpp:
         body = {"content": text, "add_special": add_special, "parse_special": True}
         return self._post("/tokenize", body)["tokens"]
 
-    def prompt_ids(self, messages: list[Message]) -> list[int]:
-        """The ids of a conversation, rendered by llama.cpp from the chat template in the file.
+    def prompt_ids(self, messages: list[Message], opening: str = "") -> list[int]:
+        """The ids of a conversation, rendered by llama.cpp from the chat template in the file, and of the answer's opening.
 
         A template that refuses or drops a system message gets its text at the head of the first user message, as in
         training.
@@ -111,7 +112,8 @@ class LlamaCpp:
         if messages[0]["role"] == "system" and not self._keeps_system:
             system, first, *rest = messages
             messages = [{**first, "content": f"{system['content']}\n\n{first['content']}"}, *rest]
-        return self.tokenize(self._rendered(messages), add_special=True)
+        prompt = self._rendered(messages)
+        return self.tokenize(prompt + (left_to_write(prompt, opening) if opening else ""), add_special=True)
 
     @cached_property
     def _keeps_system(self) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 from mlx_lm.utils import load_model, load_tokenizer
 
 from nanodistill_mcp.errors import ExportError
-from nanodistill_mcp.runs.files import append_line, read_lines
+from nanodistill_mcp.runs.files import append_line, drop_torn_line, read_lines
 from nanodistill_mcp.student.chat import ChatForm
 from nanodistill_mcp.student.gguf import write_gguf
 from nanodistill_mcp.student.gguf_header import GgufFacts, read_facts
@@ -147,6 +147,7 @@ def ask(request: AskGgufRequest) -> Done:
         ExportError: The file does not load.
     """
     facts = read_facts(request.gguf_path)
+    drop_torn_line(request.output_path)
     rows = list(read_lines(request.prompts_path))
     context_tokens = _context_tokens([row["messages"] for row in rows], request.max_tokens, facts)
     with LlamaCpp(request.gguf_path, context_tokens=context_tokens) as llama:
@@ -292,13 +293,14 @@ def _answer(
         if row["id"] in answered:
             continue
         started = time.monotonic()
-        ids = llama.prompt_ids(row["messages"])
+        opening = row.get("opening", "")
+        ids = llama.prompt_ids(row["messages"], opening)
         room = min(request.max_tokens, context_tokens - len(ids))
         answer = llama.complete(ids, room) if room > 0 else None  # no room: an empty answer, cut short at once
         generated = Generated(
             id=row["id"],
             variant=variant,
-            text=answer.text if answer else "",
+            text=opening + (answer.text if answer else ""),
             prompt_tokens=len(ids),
             completion_tokens=answer.completion_tokens if answer else 0,
             elapsed_s=round(time.monotonic() - started, 3),

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from nanodistill_mcp.pipeline.thinking import FORMATS, join, part
+from nanodistill_mcp.pipeline.thinking import FORMATS, join, opening, part
 from nanodistill_mcp.runs.records import ThinkingFormat
 
 # Marks of every form, pieces of them, what escaping adds, and what JSON, Markdown and format strings trip over.
@@ -161,3 +161,11 @@ def test_a_text_that_is_not_quite_in_the_form_is_read_as_far_as_it_goes(
 def test_the_json_form_is_json() -> None:
     """Other programs parse it with their own library."""
     assert json.loads(join('say "hi"\n', "é\\", "json")) == {"thinking": 'say "hi"\n', "output": "é\\"}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_text_can_be_made_to_begin_with_reasoning_or_without(form: ThinkingFormat) -> None:
+    """What a student is given to go on from must be what its own texts begin with, or it would be asked in a strange way."""
+    assert join("because", "yes", form).startswith(opening(form, with_reasoning=True))
+    end = '"}' if form == "json" else ""
+    assert part(f"{opening(form, with_reasoning=False)} yes{end}", form) == ("", "yes")
