@@ -17,6 +17,7 @@ from nanodistill_mcp.server.boundary import PlainArgumentErrors
 from nanodistill_mcp.server.resources import RunsServer, add_resources
 from nanodistill_mcp.server.tasks import Tasks
 from nanodistill_mcp.server.tools import all_tools
+from nanodistill_mcp.server.watch import Watch
 from nanodistill_mcp.settings import Settings
 
 INSTRUCTIONS = """\
@@ -52,6 +53,7 @@ def build_server(settings: Settings) -> RunsServer:
     )
     server.app = app
     add_resources(server)
+    Watch(app.store).add_to(server)
     return server
 
 
