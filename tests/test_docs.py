@@ -14,6 +14,7 @@ from nanodistill_mcp.cli.clients import CLIENTS
 from nanodistill_mcp.cli.headless import read_spec
 from nanodistill_mcp.cli.installing import DEFAULT_KEY, added_by_command, snippet
 from nanodistill_mcp.pipeline.plan import check_options
+from nanodistill_mcp.runs.records import PIPELINE
 from nanodistill_mcp.server.tools import all_tools
 from tests.cli.person import types
 from tests.conftest import Bench, Demo
@@ -48,6 +49,17 @@ def test_the_installation_page_shows_commands_that_are_taken(bench: Bench) -> No
     assert {word for word in words if word.startswith("--") and word not in accepted} == set()
     assert {"--dry-run", "--undo", "--env", "--no-env"} < set(words)
     assert {client for flag, client in pairwise(words) if flag == "--client"} <= CLIENTS.keys()
+
+
+def test_the_transcript_of_claude_code_is_one_in_which_each_call_is_the_last_replys_next_step() -> None:
+    """It was kept from a run of tests/clients/claude_code.py; a stage that was added since asks for another run."""
+    page = (ROOT / "docs" / "claude-code.md").read_text(encoding="utf-8")
+    called = [line.split("   (")[0] for line in re.findall(r"^ +\d+ s  -> (.*)$", page, re.MULTILINE)]
+    named = re.findall(r"^ +next_step: (\w+\(.*?\)): ", page, re.MULTILINE)
+    assert named[:-1] == called[1:]
+    stages = [call.split("(")[0] for call in called]
+    assert [stage for stage in stages if stage != "get_status"] == ["create_run", *PIPELINE]
+    assert (ROOT / "tests" / "clients" / "claude_code.py").is_file()
 
 
 def test_the_readme_names_exactly_the_tools_there_are() -> None:
