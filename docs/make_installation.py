@@ -52,10 +52,22 @@ The entries below are what `install` writes, with your path in place of `/path/t
 written as their makers describe them.
 """
 
+BUNDLE = """
+## Claude Desktop, as a bundle
+
+```sh
+python examples/mcpb/build.py   # nanodistill-mcp-VERSION.mcpb; open it, or Settings, Extensions, Install
+```
+
+The keys are asked for in a form and kept in the system's own store (Keychain on a Mac). The bundle holds this package's source; its
+libraries are installed by `uv` when it first starts, about a gigabyte, so the first start takes minutes. Runs lie where those of
+the other clients lie.
+"""
+
 
 def page() -> str:
     """The page."""
-    return HEAD + "".join(_section(client) for client in CLIENTS.values())
+    return HEAD + "".join(_section(client) for client in CLIENTS.values()) + BUNDLE
 
 
 def files() -> dict[Path, str]:
