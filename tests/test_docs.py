@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nanodistill_mcp import cli
+from nanodistill_mcp.cli import command_line
 from nanodistill_mcp.cli.clients import CLIENTS
 from nanodistill_mcp.cli.headless import read_spec
 from nanodistill_mcp.cli.installing import DEFAULT_KEY, added_by_command, snippet
@@ -147,3 +148,18 @@ def test_every_command_and_call_in_the_page_on_runs_is_one_there_is() -> None:
             assert isinstance(call, ast.Call)
             assert isinstance(call.func, ast.Name)
             assert {argument.arg for argument in call.keywords} <= tools[call.func.id].keys(), line
+
+
+def test_the_commands_and_the_entry_of_the_page_on_clients_are_taken() -> None:
+    """They are copied: each flag is one of serve's, and the entry is JSON with the header the server looks for."""
+    page = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    lines = [shlex.split(line) for block in blocks for line in block.splitlines()]
+    assert len(lines) >= 3
+    for line in lines:
+        assert line[0] == "nanodistill-mcp"
+        assert command_line().parse_args(line[1:]).http
+    [entry] = re.findall(r"^```json\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    server = json.loads(entry)["mcpServers"]["nanodistill"]
+    assert server["url"] == "http://127.0.0.1:8765/mcp"
+    assert list(server["headers"]) == ["Authorization"]

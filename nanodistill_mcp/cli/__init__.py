@@ -89,11 +89,13 @@ def _run(arguments: argparse.Namespace) -> int:  # noqa: C901, PLR0912 - one cas
 
             print(completion(command_line(), arguments.shell), end="")
             return 0
+        case "serve" if arguments.http:
+            return _serve(over_http=(arguments.host, arguments.port))
         case _:
             return _serve()
 
 
-def _serve() -> int:
+def _serve(over_http: tuple[str, int] | None = None) -> int:
     # What a start makes lives as long as the server: looking for garbage among it is a tenth of the start's time.
     gc.disable()
     import anyio
@@ -108,6 +110,11 @@ def _serve() -> int:
     server = build_server(settings)
     gc.freeze()
     gc.enable()
+    if over_http:
+        from nanodistill_mcp.server.over_http import serve_http
+
+        anyio.run(serve_http, server, *over_http)
+        return 0
     if sys.stdin.isatty():
         print(
             "Serving on standard input: this is for an MCP client. Try 'nanodistill-mcp demo' or '--help'.",
@@ -126,13 +133,16 @@ def _compare(run_id: str, other_id: str) -> int:
     return 0
 
 
-def command_line() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:  # noqa: PLR0915 - one line an argument
     """The commands and what they take."""
     parser = argparse.ArgumentParser(prog="nanodistill-mcp", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("--home", default="", help="the data directory (else NANODISTILL_HOME, else this user's)")
     commands = parser.add_subparsers(dest="command", metavar="command")
-    commands.add_parser("serve", help="serve an MCP client on standard input and output (the default)")
+    serve = commands.add_parser("serve", help="serve an MCP client on standard input and output (the default)")
+    serve.add_argument("--http", action="store_true", help="over HTTP instead, with a token: see docs/clients.md")
+    serve.add_argument("--port", type=int, default=8765, help="with --http (default 8765)")
+    serve.add_argument("--host", default="127.0.0.1", help="with --http, the one address to serve (default 127.0.0.1)")
     demo = commands.add_parser(
         "demo", help="the whole job with an offline teacher and a tiny student: no key, no download"
     )
