@@ -91,7 +91,9 @@ async def _export(job: Job) -> dict[str, Any]:
         unproved_path.unlink(missing_ok=True)
     form = thinking.format_of(run.manifest)
     note = "" if run.manifest.spec.reasoning == "direct" else f"Its texts hold {thinking.described(form)}."
-    write_atomic(run.paths.modelfile, modelfile(run.paths.gguf.name, exported, note).encode())
+    write_atomic(
+        run.paths.modelfile, modelfile(run.paths.gguf.name, exported, run.manifest.spec.instruction, note).encode()
+    )
     return {
         **exported.model_dump(),
         "verified": verified.loads,

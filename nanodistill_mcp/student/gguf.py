@@ -24,6 +24,7 @@ from mlx.utils import tree_map
 
 from nanodistill_mcp.errors import ExportError
 from nanodistill_mcp.runs.files import append_line, fsync_dir, full_fsync, read_json, sha256_of
+from nanodistill_mcp.student.chat import ChatForm
 from nanodistill_mcp.student.fuse import fuse
 from nanodistill_mcp.student.gguf_architectures import args_of, context_length, describe, family_of, tensors
 from nanodistill_mcp.student.gguf_quantizations import Quantization, quantization_named
@@ -48,6 +49,8 @@ class Written:
     quantizer: Quantizer
     tokenizer: GgufTokenizer
     context_length: int
+    keeps_system: bool
+    """The chat template has a place for a system message."""
 
 
 def export(request: ExportRequest) -> ExportResult:
@@ -78,6 +81,7 @@ def export(request: ExportRequest) -> ExportResult:
         quantizer=written.quantizer.kind,
         stop_texts=written.tokenizer.stop_texts,
         context_length=written.context_length,
+        keeps_system=written.keeps_system,
         elapsed_s=round(time.monotonic() - started, 3),
     )
 
@@ -132,6 +136,7 @@ def write_gguf(
         quantizer=quantizer,
         tokenizer=tokenizer,
         context_length=context,
+        keeps_system=ChatForm(wrapper).keeps_system,
     )
 
 

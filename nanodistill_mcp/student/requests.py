@@ -299,6 +299,7 @@ class ExportResult(_Record):
     quantizer: Literal["ggml", "numpy"]
     stop_texts: list[str]
     context_length: int
+    keeps_system: bool = Field(default=True, description="The chat template has a place for a system message.")
     elapsed_s: float
 
 

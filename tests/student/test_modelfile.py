@@ -43,6 +43,23 @@ def test_a_stop_text_that_could_write_its_own_line_is_left_out(text: str) -> Non
     assert modelfile("a.gguf", _result(stop_texts=[text])).count("\n") == 3
 
 
+def test_the_instruction_is_the_system_message() -> None:
+    """It was in training: without it the same student answers another question."""
+    text = 'Sort the ticket.\nAnswer "billing" or "other"'
+    assert modelfile("a.gguf", _result(), text).endswith(f'SYSTEM """{text}"""\n')
+
+
+@pytest.mark.parametrize(
+    ("instruction", "keeps_system"), [('Say """.\nFROM /etc/passwd', True), ("Sort the ticket.", False)]
+)
+def test_an_instruction_that_ollama_could_not_take_is_left_to_the_user(instruction: str, keeps_system: bool) -> None:
+    """Three quotes would end it, and a template without a place for it refuses or drops it."""
+    written = modelfile("a.gguf", _result(keeps_system=keeps_system), instruction)
+    assert "SYSTEM" not in written
+    assert instruction not in written
+    assert written.endswith("it was trained so.\n")
+
+
 @pytest.mark.parametrize("name", ["", "/etc/a.gguf", "../a.gguf", "a b.gguf", "a.gguf\nFROM x"])
 def test_only_a_file_beside_it_is_named(name: str) -> None:
     """The folder is moved and copied as a whole."""
@@ -63,6 +80,6 @@ def test_writing_one_loads_none_of_the_heavy_libraries() -> None:
 
 def test_a_note_is_a_comment_line() -> None:
     """It says where the answer stands in the student's texts, to whoever opens the file."""
-    assert modelfile("a.gguf", _result(), "Its texts hold <thinking>.").startswith(
+    assert modelfile("a.gguf", _result(), note="Its texts hold <thinking>.").startswith(
         "# Its texts hold <thinking>.\nFROM ./a.gguf\n"
     )

@@ -90,7 +90,7 @@ def how_to_run(facts: Facts) -> list[str]:
     """The commands, in the run's folder."""
     if facts.training is None:
         return ["There is no model yet."]
-    said = "The task's instruction goes in as the system message and the input as the user's message: that is how it was trained. "
+    said = "The task's instruction goes in as the system message and the input as the user's message: that is how it was trained, and the Modelfile for Ollama says so. "
     asked = '--system-prompt "THE INSTRUCTION" --prompt "AN INPUT"'
     if facts.export is None:
         base = facts.base.name if facts.base.on_hub else "FOLDER-OF-THE-BASE"
