@@ -60,8 +60,8 @@ python examples/mcpb/build.py   # nanodistill-mcp-VERSION.mcpb; open it, or Sett
 ```
 
 The keys are asked for in a form and kept in the system's own store (Keychain on a Mac). The bundle holds this package's source; its
-libraries are installed by `uv` when it first starts, about a gigabyte, so the first start takes minutes. Runs lie where those of
-the other clients lie.
+libraries are installed by `uv` when it first starts, so the first start takes minutes. Runs lie where those of the other clients lie.
+Proved: the bundle's format, by its maker's validator, and a start of the unpacked bundle with `uv`; not yet seen in Claude Desktop.
 """
 
 
@@ -84,11 +84,12 @@ def _section(client: AgentClient) -> str:
     places = dict.fromkeys(str(client.path(home, {}, platform)) for platform in ("darwin", "linux"))
     path = " or, on Linux, ".join(f"`{place}`" for place in places)
     keys = client.where_keys_go([DEFAULT_KEY], Path(client.path(home, {}).name))
+    also = "\nWith a skill that teaches the workflow, as a plugin: `claude --plugin-dir examples/claude-code-plugin`.\n"
     text = f"\n## {client.title}\n\n{path}\n\n"
     if client.name == "claude-code":
         text += f"```sh\n{shlex.join(added_by_command(COMMAND, {}))}\n```\n\nor, where `claude` is not on the PATH, in the file:\n\n"
     language = {"jsonc": "json"}.get(client.notation, client.notation)
-    return f"{text}```{language}\n{snippet(client, COMMAND, [DEFAULT_KEY], {})}```\n\n{keys} {client.then}\n"
+    return f"{text}```{language}\n{snippet(client, COMMAND, [DEFAULT_KEY], {})}```\n\n{keys} {client.then}\n{also if client.name == 'claude-code' else ''}"
 
 
 if __name__ == "__main__":
