@@ -17,7 +17,8 @@ from nanodistill_mcp.runs.journal import read_journal
 from nanodistill_mcp.runs.questions import LEASE_S, Given, Open, Question, Questions
 from nanodistill_mcp.runs.store import Run
 from nanodistill_mcp.runs.texts import clean
-from nanodistill_mcp.server.app import POLL_S, current_stage, next_step
+from nanodistill_mcp.server.app import POLL_S
+from nanodistill_mcp.server.next_steps import current_stage, next_step
 from nanodistill_mcp.server.replies import (
     NextStep,
     RefusedAnswer,

@@ -10,7 +10,8 @@ from nanodistill_mcp.runs.files import read_object
 from nanodistill_mcp.runs.records import Exit, State
 from nanodistill_mcp.runs.store import Run, read_record
 from nanodistill_mcp.runs.texts import clean
-from nanodistill_mcp.server.app import App, current_stage
+from nanodistill_mcp.server.app import App
+from nanodistill_mcp.server.next_steps import current_stage
 from nanodistill_mcp.server.replies import NextStep, RunLine, StatusReply
 
 PAGE = 20

@@ -18,7 +18,8 @@ from nanodistill_mcp.pipeline.training_plan import is_planned, training_options
 from nanodistill_mcp.runs.paths import JobPaths
 from nanodistill_mcp.runs.records import Control, Stage, State
 from nanodistill_mcp.runs.store import Run
-from nanodistill_mcp.server.app import App, check_order, stage_reply
+from nanodistill_mcp.server.app import App, stage_reply
+from nanodistill_mcp.server.next_steps import check_order
 from nanodistill_mcp.server.replies import StageReply
 
 Action = Literal["pause", "resume", "stop", "cancel"]

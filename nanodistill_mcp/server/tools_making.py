@@ -16,9 +16,10 @@ from nanodistill_mcp.runs.paths import RunPaths
 from nanodistill_mcp.runs.records import Reasoning, RunManifest
 from nanodistill_mcp.runs.store import Run
 from nanodistill_mcp.runs.tags import write_tags
-from nanodistill_mcp.server.app import current_stage, next_step, spend_reply
+from nanodistill_mcp.server.app import spend_reply
 from nanodistill_mcp.server.arguments import Ctx, RunId, app_of
 from nanodistill_mcp.server.artifacts import artifact_list
+from nanodistill_mcp.server.next_steps import current_stage, next_step
 from nanodistill_mcp.server.preflight import inspect_both
 from nanodistill_mcp.server.replies import CloneReply, CreateReply, DeleteReply, NextStep, RefineReply
 from nanodistill_mcp.server.revised import clone_reply, refine_reply

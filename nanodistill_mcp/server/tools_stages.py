@@ -17,8 +17,8 @@ from nanodistill_mcp.runs.records import MAX_PROMPTS, AskedMode, ModelName
 from nanodistill_mcp.runs.store import Run
 from nanodistill_mcp.runs.tags import check_tags, write_tags
 from nanodistill_mcp.server import stages
-from nanodistill_mcp.server.app import current_stage, next_step
 from nanodistill_mcp.server.arguments import BudgetUsd, Ctx, NewCaps, Restart, RunId, Wait, app_of
+from nanodistill_mcp.server.next_steps import current_stage, next_step
 from nanodistill_mcp.server.pictures import with_picture
 from nanodistill_mcp.server.replies import ControlReply, StageReply
 from nanodistill_mcp.settings import HOST_TEACHER

@@ -7,7 +7,7 @@ import pytest
 from nanodistill_mcp.errors import UserInputError
 from nanodistill_mcp.pipeline.thinking import check_mode
 from nanodistill_mcp.runs.files import read_lines
-from nanodistill_mcp.server.app import in_words
+from nanodistill_mcp.server.words import in_words
 from tests.conftest import Bench, Demo
 from tests.runs.made import manifest
 
