@@ -91,6 +91,9 @@ class BudgetSettings(BaseModel):
 
     usd_per_run: float = Field(default=20.0, ge=0)
     usd_per_day: float = Field(default=50.0, ge=0)
+    ask_above_usd: float | None = Field(
+        default=None, ge=0, description="A stage that may cost more is started on the user's word alone."
+    )
     calls_per_run: int | None = Field(default=None, ge=1)
     calls_per_day: int | None = Field(default=None, ge=1)
     tokens_per_run: int | None = Field(default=None, ge=1000)
@@ -268,6 +271,6 @@ def _from_environment(env: Mapping[str, str]) -> dict[str, Any]:
                 raise ConfigurationError(
                     f"The variable {name} is not one this server knows.",
                     next_step="Known: NANODISTILL_HOME, _CONFIG, _ALLOWED_PATHS, _PASS_ENVIRONMENT, _DEFAULT_TEACHER, _DEFAULT_STUDENT, "
-                    "_BUDGET__USD_PER_RUN, _BUDGET__USD_PER_DAY, and the same for CALLS and TOKENS.",
+                    "_BUDGET__USD_PER_RUN, _BUDGET__USD_PER_DAY, _BUDGET__ASK_ABOVE_USD, _HTTP_TOKEN, and the same for CALLS and TOKENS.",
                 )
     return found

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from nanodistill_mcp.errors import RunStateError, UserInputError
+from nanodistill_mcp.errors import RunStateError
 from nanodistill_mcp.jobs.launch import active_job
 from nanodistill_mcp.pipeline import estimate, plan, recipe
 from nanodistill_mcp.pipeline import status as states
@@ -19,6 +19,7 @@ from nanodistill_mcp.runs.tags import write_tags
 from nanodistill_mcp.server.app import spend_reply
 from nanodistill_mcp.server.arguments import Ctx, RunId, app_of
 from nanodistill_mcp.server.artifacts import artifact_list
+from nanodistill_mcp.server.consent import MayDelete, check
 from nanodistill_mcp.server.next_steps import current_stage, next_step
 from nanodistill_mcp.server.preflight import inspect_both
 from nanodistill_mcp.server.replies import CloneReply, CreateReply, DeleteReply, NextStep, RefineReply
@@ -207,17 +208,20 @@ def _created(request: plan.Request, run: Run, created: bool) -> CreateReply:  # 
 
 async def delete_run(
     run_id: RunId,
-    confirm_name: Annotated[str, Field(description="The run's id once more, as the user confirmed it.")],
     ctx: Ctx,
+    word: MayDelete,
+    confirm_name: Annotated[
+        str, Field(description="The run's id once more, as the user confirmed it. Left out, the client asks if it can.")
+    ] = "",
 ) -> DeleteReply:
     """Move a run to the trash, after the user said so; nothing is erased. Refused while a job runs."""
     app = app_of(ctx)
     run = app.store.open(run_id)
-    if confirm_name != run_id:
-        raise UserInputError(
-            "confirm_name is not the run's id.",
-            next_step=f"Ask the user, then call delete_run(run_id={run_id!r}, confirm_name={run_id!r}).",
-        )
+    if confirm_name and confirm_name != run_id:
+        what = "confirm_name is not the run's id."
+    else:
+        what = "A run is deleted on the user's word alone."
+    check(word, what, f"Ask the user, then call delete_run(run_id={run_id!r}, confirm_name={run_id!r}).")
     if active_job(run):
         raise RunStateError(
             f"Run {run_id!r} has a running job.",

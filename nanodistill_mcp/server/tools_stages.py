@@ -18,6 +18,7 @@ from nanodistill_mcp.runs.store import Run
 from nanodistill_mcp.runs.tags import check_tags, write_tags
 from nanodistill_mcp.server import stages
 from nanodistill_mcp.server.arguments import BudgetUsd, Ctx, NewCaps, Restart, RunId, Wait, app_of
+from nanodistill_mcp.server.consent import MayAmplify, MayExtract, MaySynthesize, check_price
 from nanodistill_mcp.server.next_steps import current_stage, next_step
 from nanodistill_mcp.server.pictures import with_picture
 from nanodistill_mcp.server.replies import ControlReply, StageReply
@@ -29,6 +30,7 @@ from nanodistill_mcp.student.gguf_quantizations import DEFAULT_QUANTIZATION, QUA
 async def synthesize_cot(
     run_id: RunId,
     ctx: Ctx,
+    word: MaySynthesize,
     budget_usd: BudgetUsd = 0,
     caps: NewCaps = {},
     wait_s: Wait = 20,
@@ -40,13 +42,16 @@ async def synthesize_cot(
     the teacher's ceiling. Needs create_run; next: extract_policy.
     """
     app = app_of(ctx)
-    spending.change_budget(app.store.open(run_id), app.settings.budget, budget_usd, caps)
+    run = app.store.open(run_id)
+    check_price(word, app, run, "synthesize_cot")
+    spending.change_budget(run, app.settings.budget, budget_usd, caps)
     return await stages.run_stage(app, ctx, run_id, "synthesize_cot", {}, wait_s=wait_s, restart=restart)
 
 
 async def extract_policy(
     run_id: RunId,
     ctx: Ctx,
+    word: MayExtract,
     feedback: Annotated[
         str, Field(description="What to change in the policy; makes a new version.", max_length=20_000)
     ] = "",
@@ -78,6 +83,7 @@ async def extract_policy(
     elif feedback:
         arguments = {"feedback": feedback}
         again = not states.was_asked(run, "extract_policy", arguments)
+    check_price(word, app, run, "extract_policy")
     spending.change_budget(run, app.settings.budget, budget_usd, caps)
     return await stages.run_stage(
         app, ctx, run_id, "extract_policy", arguments, wait_s=wait_s, restart=restart, again=again
@@ -87,6 +93,7 @@ async def extract_policy(
 async def amplify(
     run_id: RunId,
     ctx: Ctx,
+    word: MayAmplify,
     target_size: Annotated[
         int, Field(description="Training examples wanted in all; 0 is the plan's number.", ge=0, le=1_000_000)
     ] = 0,
@@ -114,6 +121,7 @@ async def amplify(
             "The calling agent is this run's teacher, and it takes no batches.",
             next_step=f"Call amplify(run_id={run_id!r}).",
         )
+    check_price(word, app, run, "amplify")
     spending.change_budget(run, app.settings.budget, budget_usd, caps)
     target_size = target_size or stages.target_missed(app, run)
     again = count_examples(run) < target_size and not stages.is_still_capped(app, run, target_size)
