@@ -30,6 +30,14 @@ def test_the_table_of_options_is_the_one_the_code_checks() -> None:
     )
 
 
+def test_the_page_of_tools_is_what_an_agent_sees() -> None:
+    """Whoever writes a client reads it there; the agent reads the code."""
+    assert (ROOT / "docs" / "tools.md").read_text(encoding="utf-8") == _program("make_tools").page(), (
+        "run: python docs/make_tools.py"
+    )
+    assert not [tool.name for tool in all_tools() if "\n " in tool.description]
+
+
 def test_the_clients_configurations_are_those_that_install_writes() -> None:
     """They are pasted as they are."""
     for path, text in _program("make_installation").files().items():

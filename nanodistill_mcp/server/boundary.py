@@ -62,6 +62,7 @@ def strict_tool(
         read_only_hint=read_only, destructive_hint=destructive, idempotent_hint=idempotent, open_world_hint=open_world
     )
     made = Tool.from_function(agent_facing(tool), title=title, annotations=annotations, structured_output=False)
+    made.description = _unwrapped(made.description)
     arguments = made.fn_metadata.arg_model
     arguments.model_config["extra"] = "forbid"
     arguments.model_rebuild(force=True)
@@ -70,6 +71,11 @@ def strict_tool(
     reply = _reply(get_args(answers)[1] if get_args(answers) else answers)
     made.fn_metadata = reply.model_copy(update={"arg_model": arguments})
     return made
+
+
+def _unwrapped(description: str) -> str:
+    """A docstring without the line ends and the indentation it has for readers of the source."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in description.split("\n\n"))
 
 
 @functools.cache
