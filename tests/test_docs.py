@@ -30,6 +30,19 @@ def test_the_table_of_options_is_the_one_the_code_checks() -> None:
     )
 
 
+def test_every_message_of_the_troubleshooting_page_is_one_that_is_said() -> None:
+    """People search for the words they read; words that changed since lead nowhere."""
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    messages = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "nanodistill_mcp").rglob("*.py")]
+    constants = (node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    texts = [value for value in constants if isinstance(value, str)]
+    said = "\n".join(texts)
+    fragments = [fragment.strip(" '") for message in messages for fragment in message.split("…")]
+    assert [fragment for fragment in fragments if fragment and fragment not in said] == []
+    assert len(messages) > 15
+
+
 def test_the_page_of_tools_is_what_an_agent_sees() -> None:
     """Whoever writes a client reads it there; the agent reads the code."""
     assert (ROOT / "docs" / "tools.md").read_text(encoding="utf-8") == _program("make_tools").page(), (
