@@ -54,18 +54,13 @@ def strict_tool(
     idempotent: bool = True,
     open_world: bool = False,
 ) -> Tool:
-    """A tool that refuses arguments it does not know, with all four annotations set.
-
-    The SDK drops unknown arguments, so a misspelt option would silently do nothing.
-    """
+    """A tool that says it takes no other arguments, with all four annotations set."""
     annotations = ToolAnnotations(
         read_only_hint=read_only, destructive_hint=destructive, idempotent_hint=idempotent, open_world_hint=open_world
     )
     made = Tool.from_function(agent_facing(tool), title=title, annotations=annotations, structured_output=False)
     made.description = _unwrapped(made.description)
     arguments = made.fn_metadata.arg_model
-    arguments.model_config["extra"] = "forbid"
-    arguments.model_rebuild(force=True)
     made.parameters = _without_titles({**made.parameters, "additionalProperties": False})
     answers = tool.__annotations__["return"]  # the reply, or Annotated[CallToolResult, the reply]
     reply = _reply(get_args(answers)[1] if get_args(answers) else answers)
@@ -87,7 +82,11 @@ def _reply(reply: type[BaseModel]) -> FuncMetadata:
 
 
 class PlainArgumentErrors(Extension):
-    """Says what is wrong with arguments, what is accepted and the nearest name, instead of a library's report."""
+    """Says what is wrong with arguments, what is accepted and the nearest name, instead of a library's report.
+
+    The SDK drops unknown arguments, so a misspelt option would silently do nothing. They are refused here and not by the
+    tools' models, because building each of those a second time would be a hundredth of the server's start.
+    """
 
     identifier = "io.github.nanodistill/plain-argument-errors"
 
@@ -103,25 +102,27 @@ class PlainArgumentErrors(Extension):
             near = difflib.get_close_matches(params.name, self._tools, n=1)
             hint = f" Did you mean {near[0]}?" if near else ""
             return _error(f"There is no tool {params.name[:64]!r}.{hint} Tools: {', '.join(self._tools)}.")
-        try:
-            tool.fn_metadata.validate_arguments(params.arguments or {})
-        except ValidationError as error:
-            return _error(_told(tool, error))
-        return await call_next(ctx)
+        lines = _problems(tool, params.arguments or {})
+        return _error(_told(tool, lines)) if lines else await call_next(ctx)
 
 
-def _told(tool: Tool, error: ValidationError) -> str:
-    accepted = list(tool.parameters.get("properties", {}))
+def _problems(tool: Tool, given: dict[str, Any]) -> list[str]:
     lines: list[str] = []
-    for problem in error.errors(include_input=False, include_url=False):
-        where = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(where, accepted, n=1)
-            lines.append(f"{where[:64]}: not an argument of this tool{f'; did you mean {near[0]}?' if near else ''}")
-        elif problem["type"] == "missing":
-            lines.append(f"{where}: required")
-        else:
-            lines.append(f"{where}: {problem['msg']}")
+    try:
+        tool.fn_metadata.validate_arguments(given)
+    except ValidationError as error:
+        for problem in error.errors(include_input=False, include_url=False):
+            where = ".".join(str(part) for part in problem["loc"])
+            lines.append(f"{where}: {'required' if problem['type'] == 'missing' else problem['msg']}")
+    accepted: dict[str, Any] = tool.parameters.get("properties", {})
+    for name in (each for each in given if each not in accepted):
+        near = difflib.get_close_matches(name, accepted, n=1)
+        lines.append(f"{name[:64]}: not an argument of this tool{f'; did you mean {near[0]}?' if near else ''}")
+    return lines
+
+
+def _told(tool: Tool, lines: list[str]) -> str:
+    accepted = list(tool.parameters.get("properties", {}))
     return f"The arguments of {tool.name} are not accepted: {'; '.join(lines)}. Accepted: {', '.join(accepted)}. Correct them and call {tool.name} again."
 
 

@@ -15,7 +15,7 @@ from mcp.server.mcpserver import (
     ElicitationResult,
     Resolve,
 )
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from nanodistill_mcp.errors import UserInputError
 from nanodistill_mcp.pipeline import status as states
@@ -29,6 +29,8 @@ from nanodistill_mcp.server.boundary import agent_facing
 
 class Consent(BaseModel):
     """What the user is asked."""
+
+    model_config = ConfigDict(defer_build=True)  # asked for seldom, and a client waits for the start
 
     go_on: bool = Field(description="Go on?")
 

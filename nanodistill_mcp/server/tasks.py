@@ -14,7 +14,7 @@ from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.extension import Extension, MethodBinding
 from mcp.server.mcpserver import require_client_extension
 from mcp.types import INTERNAL_ERROR, INVALID_PARAMS, CallToolRequestParams, CallToolResult, RequestParams
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from nanodistill_mcp.errors import NanodistillError
 from nanodistill_mcp.jobs.launch import Alive, Finished, Lost, active_job, observe, steer
@@ -35,6 +35,8 @@ _POLL_MS = 5000
 
 class TaskParams(RequestParams):
     """Which task; ``inputResponses`` are taken and not used, because no task of ours asks for input."""
+
+    model_config = ConfigDict(defer_build=True)
 
     task_id: str = Field(alias="taskId", max_length=200)
     input_responses: dict[str, Any] = Field(alias="inputResponses", default={})
