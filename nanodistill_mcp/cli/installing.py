@@ -31,6 +31,7 @@ from nanodistill_mcp.cli.entries import (
 )
 from nanodistill_mcp.errors import ConfigurationError, UserInputError
 from nanodistill_mcp.runs.files import write_atomic
+from nanodistill_mcp.server.artifacts import clean
 
 DEFAULT_KEY = "ANTHROPIC_API_KEY"
 _BACKUP = ".before-nanodistill"
@@ -192,19 +193,22 @@ def with_entry(client: AgentClient, text: str, entry: Entry, keys: Sequence[str]
 
 def without_entry(client: AgentClient, now: str, entry: Entry, before: str | None) -> str:
     """The text as it was, when nothing else has changed since; else with the entry alone as it was."""
-    asked = [question_id(name) for name in entry.get("env", {})] if client.keys == "asks" else []
-    keys = [name for name in entry.get("env", {}) if client.keys == "asks"]
+    keys = [name for name in entry.get("env", {}) if client.keys == "asks" and question_id(name) in now]
+    former = None
     if before is not None:
+        former = entry_of(client.notation, before, client.group, SERVER)
         try:
-            if with_entry(client, before, entry, [key for key in keys if question_id(key) in now]) == now:
+            if with_entry(client, before, entry, keys) == now:
                 return before
         except NotEditableError:
             pass  # then it is edited as any other
-        if former := entry_of(client.notation, before, client.group, SERVER):
-            return put(client.notation, now, client.group, SERVER, former)
-    now = drop(client.notation, now, client.group, SERVER)
-    for question in asked:
-        now = drop_input(now, question)
+    if former is None:
+        now = drop(client.notation, now, client.group, SERVER)
+    else:
+        now = put(client.notation, now, client.group, SERVER, former)
+    for question in (question_id(key) for key in keys):
+        if f'"{question}"' not in (before or ""):
+            now = drop_input(now, question)
     return now
 
 
@@ -287,8 +291,11 @@ def _backup(path: Path) -> Path:
 
 
 def _copy(path: Path, text: str) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_atomic(_backup(path), text.encode())
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_atomic(_backup(path), text.encode())
+    except OSError:
+        raise _not_writable(path) from None
 
 
 def _replace(path: Path, before: str, after: str) -> None:
@@ -297,9 +304,19 @@ def _replace(path: Path, before: str, after: str) -> None:
         raise ConfigurationError(
             f"{path} was changed by another program meanwhile. Nothing was written.", next_step="Do the same again."
         )
-    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o600
-    write_atomic(path, after.encode())
-    path.chmod(mode)
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o600
+        write_atomic(path, after.encode())
+        path.chmod(mode)
+    except OSError:
+        raise _not_writable(path) from None
+
+
+def _not_writable(path: Path) -> ConfigurationError:
+    return ConfigurationError(
+        f"{path.parent} cannot be written. Nothing was changed.",
+        next_step="Make it writable for this user, and do the same again.",
+    )
 
 
 def _refused(asked: _Asked, error: NotEditableError) -> ConfigurationError:
@@ -320,7 +337,7 @@ def _show(path: Path, before: str, after: str) -> None:
     for line in lines:
         for value in hidden:
             line = line.replace(value, "…")  # noqa: PLW2901 - one value after the other
-        print(line)
+        print(clean(line))
 
 
 def _parsed(text: str) -> Entry:

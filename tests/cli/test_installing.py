@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from nanodistill_mcp.cli.clients import CLIENTS, SERVER
-from nanodistill_mcp.cli.entries import NotEditableError, drop, entry_of, put
+from nanodistill_mcp.cli.entries import NotEditableError, drop, entry_of, parse, put
 from nanodistill_mcp.cli.installing import snippet, with_entry, without_entry
 from tests.cli.person import types
 
@@ -100,6 +100,20 @@ def test_undo_gives_back_the_entry_that_was_there_before() -> None:
     }
 
 
+def test_undo_takes_back_only_the_questions_that_install_asked() -> None:
+    """VS Code would ask for a key that nothing uses, or no longer for one that something does."""
+    client = CLIENTS["vscode"]
+    entry = client.entry(COMMAND, [KEY], {})
+    for before in (
+        '{"servers": {"nanodistill": {"command": "old"}}}',
+        '{"inputs": [{"id": "nanodistill-anthropic-api-key"}]}',
+    ):
+        since = with_entry(client, before, entry, [KEY]) + "\n// since then\n"
+        after = without_entry(client, since, entry, before)
+        assert parse("jsonc", after).get("inputs", []) == parse("jsonc", before).get("inputs", [])
+        assert after.endswith("// since then\n")
+
+
 @pytest.mark.parametrize(
     ("name", "text", "why"),
     [
@@ -176,6 +190,15 @@ def test_a_link_out_of_the_home_directory_is_not_followed(home: Path, tmp_path: 
     assert "leads out of your home" in told.stderr
     assert f'"{SERVER}"' in told.stderr
     assert (tmp_path / "outside.json").read_text("utf-8") == "{}"
+
+
+def test_a_folder_that_cannot_be_written_is_named(home: Path) -> None:
+    """A traceback would be all a person saw; as a folder stands where the copy goes, even root cannot write it."""
+    (home / ".codeium" / "windsurf" / "mcp_config.json.before-nanodistill").mkdir(parents=True)
+    (home / ".codeium" / "windsurf" / "mcp_config.json.before-nanodistill" / "x").touch()
+    told = types(home, "install", "--client", "windsurf")
+    assert (told.returncode, "cannot be written" in told.stderr) == (2, True)
+    assert not (home / ".codeium" / "windsurf" / "mcp_config.json").exists()
 
 
 def test_a_server_that_does_not_start_is_not_installed(home: Path) -> None:
