@@ -5,9 +5,13 @@ import importlib.util
 import json
 import re
 import shlex
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from nanodistill_mcp import cli
 from nanodistill_mcp.cli import command_line
@@ -184,6 +188,22 @@ def test_the_commands_and_the_entry_of_the_page_on_clients_are_taken() -> None:
     server = json.loads(entry)["mcpServers"]["nanodistill"]
     assert server["url"] == "http://127.0.0.1:8765/mcp"
     assert list(server["headers"]) == ["Authorization"]
+
+
+def test_what_the_tools_cost_a_conversation_is_what_the_page_says(tmp_path: Path) -> None:
+    """A description that grows by a sentence is paid for in every chat of every user."""
+    made = tmp_path / "tokens.md"
+    command = [sys.executable, "bench/tool_tokens.py", "--page", str(made)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    told, now_ = (
+        re.findall(r"^\| `?(\w+)[` ].*\*\*(\d+)\*\*", text.read_text(encoding="utf-8"), re.MULTILINE)
+        for text in (ROOT / "docs" / "tokens.md", made)
+    )
+    assert [name for name, _ in told] == [name for name, _ in now_], (
+        "run: python bench/tool_tokens.py --page docs/tokens.md"
+    )
+    assert int(told[-1][1]) == pytest.approx(int(now_[-1][1]), rel=0.1)
 
 
 def test_whatever_fails_at_the_protocols_own_suite_has_its_reason() -> None:

@@ -10,13 +10,11 @@ from nanodistill_mcp.server.app import App
 Ctx = Context[App]
 
 
-RunId = Annotated[
-    str, Field(description="A run's id: the name given to create_run; get_status() lists them.", max_length=64)
-]
+RunId = Annotated[str, Field(description="The name given to create_run; get_status() lists them.", max_length=64)]
 
 
 Wait = Annotated[
-    int, Field(description="Seconds to wait for the stage to end before answering; it goes on either way.", ge=0, le=45)
+    int, Field(description="Seconds to wait for its end before answering; it goes on either way.", ge=0, le=45)
 ]
 
 

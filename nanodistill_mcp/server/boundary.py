@@ -53,12 +53,19 @@ def strict_tool(
     destructive: bool = False,
     idempotent: bool = True,
     open_world: bool = False,
+    found_by: str = "",
 ) -> Tool:
-    """A tool that says it takes no other arguments, with all four annotations set."""
+    """A tool that says it takes no other arguments, with all four annotations set.
+
+    ``found_by`` are words its name lacks: Claude Code shows its model only names, until it looks for a tool.
+    """
     annotations = ToolAnnotations(
         read_only_hint=read_only, destructive_hint=destructive, idempotent_hint=idempotent, open_world_hint=open_world
     )
-    made = Tool.from_function(agent_facing(tool), title=title, annotations=annotations, structured_output=False)
+    meta = {"anthropic/searchHint": found_by} if found_by else None
+    made = Tool.from_function(
+        agent_facing(tool), title=title, annotations=annotations, meta=meta, structured_output=False
+    )
     made.description = _unwrapped(made.description)
     arguments = made.fn_metadata.arg_model
     made.parameters = _without_titles({**made.parameters, "additionalProperties": False})

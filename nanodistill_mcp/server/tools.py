@@ -21,19 +21,28 @@ from nanodistill_mcp.server.tools_stages import (
 def all_tools() -> list[Tool]:
     """Every tool, in the order an agent meets them."""
     return [
-        strict_tool(create_run, title="Create a run", open_world=True),
+        strict_tool(
+            create_run,
+            title="Create a run",
+            open_world=True,
+            found_by="distill, fine-tune or train a small local model from examples",
+        ),
         strict_tool(clone_run, title="Clone a run", open_world=True),
-        strict_tool(synthesize_cot, title="Solve the examples", open_world=True),
+        strict_tool(
+            synthesize_cot, title="Solve the examples", open_world=True, found_by="reasoning traces by a teacher model"
+        ),
         strict_tool(extract_policy, title="Extract the policy", open_world=True),
-        strict_tool(amplify, title="Generate examples", open_world=True),
+        strict_tool(amplify, title="Generate examples", open_world=True, found_by="synthetic training data"),
         strict_tool(revise_examples, title="Revise the examples"),
         strict_tool(train, title="Train the student"),
         strict_tool(evaluate, title="Evaluate the student"),
-        strict_tool(refine, title="Refine where it fails", open_world=True),
-        strict_tool(export_gguf, title="Export to GGUF"),
-        strict_tool(get_status, title="Status", read_only=True),
+        strict_tool(
+            refine, title="Refine where it fails", open_world=True, found_by="improve a trained model where it is wrong"
+        ),
+        strict_tool(export_gguf, title="Export to GGUF", found_by="Ollama, LM Studio, llama.cpp"),
+        strict_tool(get_status, title="Status", read_only=True, found_by="progress, cost and list of runs"),
         strict_tool(read_artifact, title="Read an artifact", read_only=True),
-        strict_tool(compare_models, title="Compare answers", open_world=True),
+        strict_tool(compare_models, title="Compare answers", open_world=True, found_by="try a trained model"),
         strict_tool(control_job, title="Pause, resume, cancel", destructive=True),
         strict_tool(next_teacher_tasks, title="Take questions as the teacher", idempotent=False),
         strict_tool(submit_teacher_answers, title="Answer as the teacher"),
