@@ -80,11 +80,14 @@ def test_the_installation_page_shows_commands_that_are_taken(bench: Bench) -> No
 def test_the_transcript_of_claude_code_is_one_in_which_each_call_is_the_last_replys_next_step() -> None:
     """It was kept from a run of tests/clients/claude_code.py; a stage that was added since asks for another run."""
     page = (ROOT / "docs" / "claude-code.md").read_text(encoding="utf-8")
-    called = [line.split("   (")[0] for line in re.findall(r"^ +\d+ s  -> (.*)$", page, re.MULTILINE)]
-    named = re.findall(r"^ +next_step: (\w+\(.*?\)): ", page, re.MULTILINE)
-    assert named[:-1] == called[1:]
-    stages = [call.split("(")[0] for call in called]
-    assert [stage for stage in stages if stage != "get_status"] == ["create_run", *PIPELINE]
+    transcripts = re.findall(r"^```text\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert len(transcripts) == 2  # with -p, and in a terminal
+    for transcript in transcripts:
+        called = [line.split("   (")[0] for line in re.findall(r"^ +\d+ s  -> (.*)$", transcript, re.MULTILINE)]
+        named = re.findall(r"^ +next_step: (\w+\(.*?\)): ", transcript, re.MULTILINE)
+        assert named[:-1] == called[1:]
+        stages = [call.split("(")[0] for call in called]
+        assert [stage for stage in stages if stage != "get_status"] == ["create_run", *PIPELINE]
     assert (ROOT / "tests" / "clients" / "claude_code.py").is_file()
 
 

@@ -2,19 +2,30 @@
 
     npm install @anthropic-ai/claude-code
     python tests/clients/claude_code.py --claude node_modules/.bin/claude
+    python tests/clients/claude_code.py --claude node_modules/.bin/claude --interactive
 
 The server is put into Claude Code by ``nanodistill-mcp install``. Claude Code then talks to a model on the loopback whose
 first turn is create_run and whose every further turn is the call that the last reply names in next_step. The teacher and
-the student are the demo's. No key, no provider; a made-up key is what Claude Code wants to see.
+the student are the demo's. No key, no provider; a made-up key is what Claude Code wants to see. Interactively, in a
+terminal, Claude Code keeps tasks: a long stage moves to the background, and the model is woken with its result.
 """
 
 import argparse
+import contextlib
+import fcntl
 import json
 import os
+import pty
+import re
+import select
 import shutil
+import signal
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -37,6 +48,9 @@ PREFIX = "mcp__nanodistill__"
 WITHIN_S = 560
 MAX_TURNS = 120
 
+READY = "The model is ready."
+MADE_UP_KEY = "sk-ant-made-up-" + "0123456789" * 3
+
 AFTER_THE_LAST = "compare_models"
 """The next step that is named when every stage is done."""
 
@@ -50,6 +64,8 @@ class Turn:
     reply: dict[str, Any] = field(default_factory=dict[str, Any])
     text: str = ""
     at_s: float = 0.0
+    in_background: bool = False
+    """Claude Code made a task of it, and woke the model at its end."""
 
     @property
     def next_step(self) -> dict[str, Any]:
@@ -64,6 +80,8 @@ class Follower:
     turns: list[Turn] = field(default_factory=list[Turn])
     looked_up: list[str] = field(default_factory=list[str])
     began_s: float = field(default_factory=time.monotonic)
+    ended: threading.Event = field(default_factory=threading.Event)
+    last_word: str = ""
 
     def turn(self, body: Body) -> Calls | Says:
         """The next turn, from nothing but the request."""
@@ -73,12 +91,14 @@ class Follower:
         step: dict[str, Any] = {"tool": "create_run", "arguments": self.first}
         if self.turns:
             self._receive(body["messages"])
+            if not self.turns[-1].text:
+                return Says("I go on when it ends.")
             if not (step := self.turns[-1].next_step):
-                return Says(f"No next step: {self.turns[-1].text[:500]}")
+                return self._ends(f"No next step: {self.turns[-1].text[:500]}")
         if step["tool"] == AFTER_THE_LAST:
-            return Says("The model is ready.")
+            return self._ends(READY)
         if len(self.turns) >= MAX_TURNS:
-            return Says("It does not end.")
+            return self._ends("It does not end.")
         name = PREFIX + step["tool"]
         if (
             name not in offered and name not in self.looked_up
@@ -93,17 +113,27 @@ class Follower:
         turn = self.turns[-1]
         if turn.text:
             return  # it was a look at a tool's schema that came back
-        turn.text, turn.at_s = "\n".join(_results(messages)) or "(nothing)", time.monotonic() - self.began_s
-        if (start := turn.text.find("{")) >= 0:
-            turn.reply, _ = json.JSONDecoder().raw_decode(turn.text[start:])
+        text = "\n".join(_texts(messages)) or "(nothing)"
+        if "started server-side task" in text and "<task-notification>" not in text:
+            turn.in_background = True
+            return
+        turn.text, turn.at_s = text, time.monotonic() - self.began_s
+        if found := re.search(r"^\{", text, re.MULTILINE):
+            turn.reply, _ = json.JSONDecoder().raw_decode(text[found.start() :])
+
+    def _ends(self, word: str) -> Says:
+        self.last_word = word
+        self.ended.set()
+        return Says(word)
 
 
-def drive(claude: Path, folder: Path) -> tuple[list[Turn], Path]:
+def drive(claude: Path, folder: Path, *, interactive: bool = False) -> tuple[list[Turn], Path]:
     """One run, from ten examples to a GGUF file.
 
     Args:
         claude: Claude Code's program.
         folder: An empty folder: the home directory of everything that is started.
+        interactive: In a terminal, as a person uses it, and not with ``-p``.
 
     Returns:
         The model's turns, and the run's folder.
@@ -140,7 +170,7 @@ def drive(claude: Path, folder: Path) -> tuple[list[Turn], Path]:
             "NANODISTILL_HOME": str(home),
             KEY_VARIABLE: "made-up",
             "ANTHROPIC_BASE_URL": model.base_url,
-            "ANTHROPIC_API_KEY": "sk-ant-made-up",
+            "ANTHROPIC_API_KEY": MADE_UP_KEY,
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
             "DISABLE_AUTOUPDATER": "1",
         }
@@ -154,12 +184,21 @@ def drive(claude: Path, folder: Path) -> tuple[list[Turn], Path]:
             "--env",
             KEY_VARIABLE,
         ]
+        known = {"hasTrustDialogAccepted": True, "hasCompletedProjectOnboarding": True}  # what a person was asked once
+        asked = {"customApiKeyResponses": {"approved": [MADE_UP_KEY[-20:]]}, "projects": {str(project): known}}
+        write_atomic(folder / ".claude.json", json.dumps({"hasCompletedOnboarding": True, **asked}).encode())
         print(_ends_well(installs, environment, project), flush=True)
-        asks = [str(claude), "-p", ASKED, "--allowedTools", PREFIX.removesuffix("__"), "--model", "claude-sonnet-4-5"]
-        said = _ends_well([*asks, "--output-format", "stream-json", "--verbose"], environment, project)
-    last = json.loads(said.strip().splitlines()[-1])
-    if last.get("is_error") or last.get("result") != "The model is ready.":
-        raise RuntimeError(f"Claude Code ended with: {last.get('result')}")
+        words = ["--allowedTools", PREFIX.removesuffix("__"), "--model", "claude-sonnet-4-5"]
+        if interactive:
+            _in_a_terminal(
+                [str(claude), ASKED, *words], {**environment, "TERM": "xterm-256color"}, project, follower.ended
+            )
+        else:
+            _ends_well(
+                [str(claude), "-p", ASKED, *words, "--output-format", "stream-json", "--verbose"], environment, project
+            )
+    if follower.last_word != READY:
+        raise RuntimeError(f"Claude Code did not get to the end: {follower.last_word}")
     return follower.turns, home / "runs" / RUN
 
 
@@ -192,19 +231,40 @@ def _told(turn: Turn) -> tuple[str, str, str]:
     what = f"The run {reply['run_id']} is made." if turn.tool == "create_run" else _line(reply)
     return (
         f"{turn.tool}({_short(turn.arguments)})",
-        f"        <- {what}",
+        f"        <- {'in the background; told at its end: ' if turn.in_background else ''}{what}",
         f"           next_step: {step['tool']}({_short(step['arguments'])}): {step['why']}",
     )
 
 
-def _results(messages: list[Body]) -> Iterator[str]:
-    """The texts that came back for the last call."""
-    blocks: list[Body] = messages[-1]["content"]
+def _texts(messages: list[Body]) -> Iterator[str]:
+    """The texts of the last message: what a call came back with, and what Claude Code tells beside it."""
+    content: str | list[Body] = messages[-1]["content"]
+    blocks: list[Body] = [{"type": "text", "text": content}] if isinstance(content, str) else content
     for block in blocks:
-        if block["type"] == "tool_result":
-            content: str | list[Body] = block["content"]
-            parts: list[Body] = [{"type": "text", "text": content}] if isinstance(content, str) else content
-            yield from (part["text"] for part in parts if part["type"] == "text")
+        if block["type"] == "text":
+            yield block["text"]
+        elif block["type"] == "tool_result":
+            yield from _texts([{"content": block["content"]}])
+
+
+def _in_a_terminal(command: list[str], environment: dict[str, str], folder: Path, ended: threading.Event) -> None:
+    """Run a program in a terminal of its own until its model has said its last word; what it shows is thrown away."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 150, 0, 0))
+    process = subprocess.Popen(
+        command, env=environment, cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    )
+    os.close(theirs)
+    until_s = time.monotonic() + WITHIN_S
+    try:
+        while not ended.is_set() and process.poll() is None and time.monotonic() < until_s:
+            if select.select([ours], [], [], 0.5)[0]:
+                os.read(ours, 1 << 16)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        os.close(ours)
 
 
 def _ends_well(command: list[str], environment: dict[str, str], folder: Path) -> str:
@@ -244,7 +304,10 @@ def main() -> int:
     """Read the command line, drive, check, and print the transcript."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--claude", default="claude", help="Claude Code's program (default: the one on the PATH)")
-    program: str = parser.parse_args().claude
+    parser.add_argument("--interactive", action="store_true", help="in a terminal, where Claude Code keeps tasks")
+    given = parser.parse_args()
+    program: str = given.claude
+    interactive: bool = given.interactive
     found = shutil.which(program)
     if found is None:
         print(
@@ -253,7 +316,7 @@ def main() -> int:
         )
         return 2
     with tempfile.TemporaryDirectory(prefix="nanodistill-claude-") as folder:
-        turns, run_folder = drive(Path(found).absolute(), Path(folder))
+        turns, run_folder = drive(Path(found).absolute(), Path(folder), interactive=interactive)
         check(turns, run_folder)
         print(transcript(turns))
         size_mb = (run_folder / "model.gguf").stat().st_size / 1e6

@@ -27,6 +27,20 @@ def test_claude_code_gets_from_ten_examples_to_a_gguf_file_by_next_step_alone(tm
 
 
 @pytest.mark.clients
+@pytest.mark.timeout(600)
+def test_in_a_terminal_claude_code_keeps_long_stages_as_tasks_and_wakes_the_model_with_their_results(
+    tmp_path: Path,
+) -> None:
+    """A person goes on talking meanwhile; the model asks for no status, and still has the next step."""
+    found = shutil.which(CLAUDE)
+    assert found, "install it, or say where it is with CLAUDE_CODE"
+    turns, run_folder = drive(Path(found).absolute(), tmp_path, interactive=True)
+    check(turns, run_folder)
+    assert "train" in [turn.tool for turn in turns if turn.in_background]
+    assert "get_status" not in [turn.tool for turn in turns]
+
+
+@pytest.mark.clients
 def test_claude_code_connects_to_what_install_put_in_and_not_after_undo(tmp_path: Path) -> None:
     """Its own command adds the server; what it wrote into its file meanwhile stays."""
     found = shutil.which(CLAUDE)
