@@ -52,6 +52,10 @@ def _run(arguments: argparse.Namespace) -> int:  # noqa: C901, PLR0912 - one cas
             from nanodistill_mcp.cli.showing import show_runs
 
             return show_runs(data_home(), tag=arguments.tag, as_json=arguments.json)
+        case "show" if arguments.web:
+            from nanodistill_mcp.cli.showing import show_board
+
+            return show_board(data_home(), arguments.run_id)
         case "show":
             from nanodistill_mcp.cli.showing import show_run
 
@@ -177,6 +181,7 @@ def command_line() -> argparse.ArgumentParser:  # noqa: PLR0915 - one line an ar
     control = commands.add_parser("control", help="pause, resume, stop or cancel a run's job; what is finished is kept")
     for command in (show, logs, control):
         command.add_argument("run_id", help="the run's id")
+    show.add_argument("--web", action="store_true", help="in a browser on this machine, live, until Ctrl-C")
     control.add_argument(
         "action", choices=("pause", "resume", "stop", "cancel"), help="stop keeps a training's student"
     )

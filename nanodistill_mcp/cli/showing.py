@@ -1,5 +1,6 @@
 """Runs for a person: the list, one run, and what a job writes while it works."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Iterator
@@ -76,6 +77,21 @@ def show_run(home: Path, run_id: str, *, as_json: bool) -> int:
         Console().print("\n".join(_glance(reply)), markup=False, soft_wrap=True)
     else:
         print("\n".join(_glance(reply)))
+    return 0
+
+
+def show_board(home: Path, run_id: str) -> int:
+    """One run in a browser, live, until Ctrl-C. The address is a secret, so it is printed and nowhere else."""
+    from nanodistill_mcp.server.board_web import serve_board
+    from nanodistill_mcp.server.build import build_server
+
+    def tell(address: str) -> None:
+        print(
+            f"{run_id} is shown at {address}\nWhoever has this address can steer the run. Ctrl-C ends it.", flush=True
+        )
+
+    with contextlib.suppress(KeyboardInterrupt):
+        anyio.run(serve_board, build_server(load_settings(home)), run_id, tell)
     return 0
 
 

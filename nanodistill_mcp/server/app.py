@@ -67,7 +67,7 @@ def stage_reply(run: Run, stage: Stage) -> StageReply:
         state=found.state,
         done=found.done,
         total=found.total,
-        message=_message(found, result),
+        message=message_of(found, result),
         live=found.live if found.state.active else {},
         result=result,
         spend=spend_reply(run),
@@ -77,7 +77,8 @@ def stage_reply(run: Run, stage: Stage) -> StageReply:
     )
 
 
-def _message(found: StageStatus, result: dict[str, Any]) -> str:
+def message_of(found: StageStatus, result: dict[str, Any]) -> str:
+    """What there is to say of a stage: what it found, else how far it is or how it ended."""
     if not result:
         return found.message
     told = in_words(found.stage, result) + _unwritten(found)

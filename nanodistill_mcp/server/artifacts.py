@@ -132,7 +132,7 @@ def open_artifact(run: Run, name: str) -> int:
     raise UserInputError(
         f"Run {run.run_id!r} has no artifact {name[:80]!r}.",
         next_step=f"Artifacts: {names}. Made when read: {EXAMPLES}, {LINEAGE}<row id>, "
-        f"{COMPARE_RUNS}<other run id>, policies/compare/1..2.",
+        f"{COMPARE_RUNS}<other run id>, policies/compare/1..2, board.json.",
     )
 
 

@@ -54,15 +54,17 @@ def strict_tool(
     idempotent: bool = True,
     open_world: bool = False,
     found_by: str = "",
+    shown_by: dict[str, Any] | None = None,
 ) -> Tool:
     """A tool that says it takes no other arguments, with all four annotations set.
 
-    ``found_by`` are words its name lacks: Claude Code shows its model only names, until it looks for a tool.
+    ``found_by`` are words its name lacks: Claude Code shows its model only names, until it looks for a tool. ``shown_by`` names the page
+    of its answers.
     """
     annotations = ToolAnnotations(
         read_only_hint=read_only, destructive_hint=destructive, idempotent_hint=idempotent, open_world_hint=open_world
     )
-    meta = {"anthropic/searchHint": found_by} if found_by else None
+    meta = {**({"anthropic/searchHint": found_by} if found_by else {}), **(shown_by or {})} or None
     made = Tool.from_function(
         agent_facing(tool), title=title, annotations=annotations, meta=meta, structured_output=False
     )

@@ -13,6 +13,7 @@ from mcp.server.stdio import stdio_server
 from nanodistill_mcp import __version__
 from nanodistill_mcp.runs.store import RunStore
 from nanodistill_mcp.server.app import App
+from nanodistill_mcp.server.board import RunBoard
 from nanodistill_mcp.server.boundary import PlainArgumentErrors
 from nanodistill_mcp.server.resources import RunsServer, add_resources
 from nanodistill_mcp.server.tasks import Tasks
@@ -48,7 +49,7 @@ def build_server(settings: Settings) -> RunsServer:
         instructions=INSTRUCTIONS,
         lifespan=lifespan,
         tools=tools,
-        extensions=[PlainArgumentErrors(tools), Tasks(app.store)],
+        extensions=[PlainArgumentErrors(tools), Tasks(app.store), RunBoard()],
         log_level="WARNING",
     )
     server.app = app

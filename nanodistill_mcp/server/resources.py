@@ -21,7 +21,7 @@ from mcp.types import (
 from pydantic import AnyUrl
 
 from nanodistill_mcp.errors import NanodistillError
-from nanodistill_mcp.server import prompts
+from nanodistill_mcp.server import board, prompts
 from nanodistill_mcp.server.app import App, status_reply
 from nanodistill_mcp.server.artifacts import SCHEME, artifact_list, mime_type, read_whole, uri_of
 from nanodistill_mcp.server.boundary import reader_facing
@@ -42,6 +42,7 @@ class RunsServer(MCPServer[App]):
         listed = [
             Resource(uri=SCHEME, name="runs", title="All runs", mime_type="application/json"),
             Resource(uri=DOCTOR, name="doctor", title="What works on this machine", mime_type="application/json"),
+            Resource(uri=board.BOARD, name="board", title="A run's board", mime_type=board.MIME, _meta=board.META),
         ]
         for _, run in zip(range(_RUNS_LISTED), self.app.store.all(), strict=False):
             try:
@@ -89,6 +90,10 @@ def add_resources(server: RunsServer) -> None:
 
         return (await examine(server.app.store.home)).model_dump_json(indent=1)
 
+    @server.resource(board.BOARD, name="board", mime_type=board.MIME, meta=board.META)
+    async def run_board() -> str:
+        return board.page()
+
     @server.resource(f"{SCHEME}/{{run_id}}/status", name="status", mime_type="application/json")
     @reader_facing
     async def status(run_id: str, ctx: Context) -> str:
@@ -112,7 +117,7 @@ def add_resources(server: RunsServer) -> None:
         given = (context.arguments if context else None) or {}
         return complete(server.app, ref, argument.name, argument.value, given)
 
-    del runs, doctor, status, artifact, completion
+    del runs, doctor, run_board, status, artifact, completion
 
 
 def _resource(run_id: str, name: str, size: int | None) -> Resource:

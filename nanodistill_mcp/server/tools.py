@@ -2,6 +2,7 @@
 
 from mcp.server.mcpserver.tools import Tool
 
+from nanodistill_mcp.server.board import SHOWN_BY
 from nanodistill_mcp.server.boundary import strict_tool
 from nanodistill_mcp.server.tools_host import next_teacher_tasks, submit_teacher_answers
 from nanodistill_mcp.server.tools_looking import get_status, read_artifact, revise_examples
@@ -40,7 +41,9 @@ def all_tools() -> list[Tool]:
             refine, title="Refine where it fails", open_world=True, found_by="improve a trained model where it is wrong"
         ),
         strict_tool(export_gguf, title="Export to GGUF", found_by="Ollama, LM Studio, llama.cpp"),
-        strict_tool(get_status, title="Status", read_only=True, found_by="progress, cost and list of runs"),
+        strict_tool(
+            get_status, title="Status", read_only=True, found_by="progress, cost and list of runs", shown_by=SHOWN_BY
+        ),
         strict_tool(read_artifact, title="Read an artifact", read_only=True),
         strict_tool(compare_models, title="Compare answers", open_world=True, found_by="try a trained model"),
         strict_tool(control_job, title="Pause, resume, cancel", destructive=True),

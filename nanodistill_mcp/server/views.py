@@ -9,6 +9,7 @@ from nanodistill_mcp.pipeline.policy_versions import compare_versions
 from nanodistill_mcp.pipeline.revisions import effective_examples
 from nanodistill_mcp.runs.files import json_bytes
 from nanodistill_mcp.runs.store import Run, RunStore
+from nanodistill_mcp.server.board import DATA, board_data
 
 EXAMPLES = "examples.jsonl"
 LINEAGE = "lineage/"
@@ -25,6 +26,8 @@ def view(run: Run, name: str) -> bytes | None:
     """
     if name == EXAMPLES and run.paths.traces_amplified.exists():
         return b"".join(json_bytes(row.model_dump()) + b"\n" for row in effective_examples(run))
+    if name == DATA:
+        return board_data(run) + b"\n"
     if name.startswith(LINEAGE):
         return json_bytes(lineage(run, name.removeprefix(LINEAGE)), indent=1) + b"\n"
     if name.startswith(COMPARE_RUNS):

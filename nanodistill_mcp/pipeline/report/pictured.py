@@ -16,7 +16,7 @@ SET_NAMES = {"held_out": "held-out examples", "synthetic": "synthetic examples",
 
 def curve_of(run: Run, training: dict[str, Any]) -> LossCurve | None:
     """The training's losses; None when no job left any."""
-    lines, resumed = _joined(run)
+    lines, resumed = losses_of(run)
     per_update = max(1, training["recipe"]["grad_accumulation_steps"])
 
     def series(event: str, name: str) -> Points:
@@ -71,7 +71,7 @@ def _score(model: str, score: dict[str, Any]) -> Score:
     return Score(model, score["rows"], score["correct"], score["accuracy"], told, low, high)
 
 
-def _joined(run: Run) -> tuple[list[dict[str, Any]], list[int]]:
+def losses_of(run: Run) -> tuple[list[dict[str, Any]], list[int]]:
     """The events of a training in order, and the iterations at which it was taken up again.
 
     A job that goes on from a checkpoint repeats what came after it, and one that begins anew repeats all: what a later job
