@@ -58,8 +58,8 @@ def strict_tool(
 ) -> Tool:
     """A tool that says it takes no other arguments, with all four annotations set.
 
-    ``found_by`` are words its name lacks: Claude Code shows its model only names, until it looks for a tool. ``shown_by`` names the page
-    of its answers.
+    ``found_by`` are words its name lacks: Claude Code shows its model only names, until it looks for a tool.
+    ``shown_by`` names the page that shows its answers.
     """
     annotations = ToolAnnotations(
         read_only_hint=read_only, destructive_hint=destructive, idempotent_hint=idempotent, open_world_hint=open_world

@@ -79,7 +79,8 @@ async def test_a_client_finds_the_page_by_get_status_and_other_replies_stay_as_t
     """The tool names it, the list has it, reading it gives the type that clients show; no reply grows by it."""
     make_run(tmp_path)
     async with Client(build_server(load_settings(tmp_path, env={})), mode=mode) as client:  # pyright: ignore[reportArgumentType]
-        naming = {tool.name: tool.meta["ui"] for tool in (await client.list_tools()).tools if "ui" in (tool.meta or {})}
+        said = [(tool.name, tool.meta or {}) for tool in (await client.list_tools()).tools]
+        naming = {name: meta["ui"] for name, meta in said if "ui" in meta}
         assert naming == {"get_status": {"resourceUri": board.BOARD}}
         [listed] = [each for each in (await client.list_resources()).resources if str(each.uri) == board.BOARD]
         assert listed.mime_type == "text/html;profile=mcp-app"
