@@ -33,7 +33,7 @@ async def test_an_evaluation_killed_at_any_moment_goes_on_and_asks_nothing_twice
             await agent.call("evaluate", run_id=run_id, wait_s=0)
         reply = await agent.finish(run_id, "evaluate")
         assert reply["state"] == "done", reply["message"]
-    (answered,) = (folder / "answered").iterdir()
+    (answered,) = (folder / "answered").glob("[0-9a-f]*.jsonl")  # the GGUF file's answers lie beside them
     asked = Counter((row["variant"], row["id"]) for row in _rows(answered))
     assert set(asked.values()) == {1}
     assert len(asked) == 2 * (60 + 30 + 50)
@@ -54,7 +54,7 @@ async def test_rows_brought_later_are_proved_on_and_what_was_trained_on_is_left_
     rows = [*fresh, (trained[0], "billing"), (trained[1] + "!", "billing"), (held_out[0]["input"], "other")]
     path = bench.home.parent / "mine.jsonl"
     path.write_text("".join(json.dumps({"input": i, "output": o}) + "\n" for i, o in rows), encoding="utf-8")
-    (answered,) = (folder / "answered").iterdir()
+    (answered,) = (folder / "answered").glob("[0-9a-f]*.jsonl")  # the GGUF file's answers lie beside them
     had = count_lines(answered)
     _allow_key(folder)
 
@@ -127,7 +127,7 @@ async def _kill(folder: Path, rows: int, *, worker: bool) -> None:
     """Kill the newest job's worker, else its student, once so many rows are there. An earlier end is no failure here."""
     with anyio.fail_after(WAIT_S):
         while True:
-            files = list((folder / "answered").iterdir()) if (folder / "answered").exists() else []
+            files = list((folder / "answered").glob("[0-9a-f]*.jsonl"))
             job = max((folder / "jobs").iterdir())
             if (job / "exit.json").exists():
                 return

@@ -78,7 +78,7 @@ async def test_a_child_generates_where_its_parent_fails_and_trains_on_from_its_b
         assert "parent" in reply["result"]["verdict"]
         row = await agent.call("read_artifact", run_id="child", artifact=f"lineage/{examples[20]['id']}")
         assert json.loads(row["text"])["calls"]
-    (answered,) = (bench.run_folder("child") / "answered").iterdir()
+    (answered,) = (bench.run_folder("child") / "answered").glob("[0-9a-f]*.jsonl")
     rows = [json.loads(line) for line in answered.read_text(encoding="utf-8").splitlines()]
     assert set(Counter((row["variant"], row["id"]) for row in rows).values()) == {1}
     assert len({row["variant"] for row in rows}) == 3
