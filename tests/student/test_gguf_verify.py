@@ -27,10 +27,14 @@ def exported(tmp_path: Path, student: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_trained_student_gives_the_same_answers_in_llama_cpp_and_stops_by_itself(
     tmp_path: Path, student: Path
 ) -> None:
-    """The whole way in student processes: train, export, verify, and ask MLX the same questions."""
+    """The whole way in student processes: train, export, verify, and ask MLX the same questions.
+
+    Each commit holds the demo's student to the same, word for word (tests/server/test_export.py).
+    """
     trained = training(tmp_path, student, iters=90, batch_size=8, learning_rate=1e-2, fine_tune_type="full")
     write_jsonl(trained.dataset_dir / "train.jsonl", [conversation(number) for number in range(20)])
     assert carry_out(trained)[0] == 0
