@@ -22,6 +22,7 @@ from nanodistill_mcp.pipeline.pool import Candidate, Pool
 from nanodistill_mcp.pipeline.quality import HeldOut, NearDuplicates
 from nanodistill_mcp.pipeline.revisions import revisions_of
 from nanodistill_mcp.pipeline.teaching import Solved, all_done, batch_result, run_options, solve, teacher_of
+from nanodistill_mcp.pipeline.test_sets import held_out_inputs
 from nanodistill_mcp.runs.files import write_lines
 from nanodistill_mcp.runs.journal import read_journal
 from nanodistill_mcp.runs.options import Options
@@ -50,7 +51,7 @@ async def amplify(job: Job) -> dict[str, Any]:
     policy = run.policy()
     if policy is None:  # the server checks the order; a file removed since then is not worth a paid call
         raise TeacherError("This run has no policy.", next_step="Call extract_policy first.")
-    held_out = HeldOut(seed.input for seed in run.seeds() if seed.split == "held_out")
+    held_out = HeldOut(held_out_inputs(run))
     revisions = revisions_of(run)
     pool = Pool(policy, checking_of(run), held_out, revisions)
     traces = training_traces(run)

@@ -46,7 +46,8 @@ def mode_of(text: str, spec: RunSpec) -> Literal["cot", "direct"]:
 def build_dataset(run: Run, val_split: float, folder: Path | None = None) -> dict[str, Any]:
     """Write ``dataset/train.jsonl``, ``valid.jsonl`` and ``test.jsonl`` of the examples as the user left them, and their manifest.
 
-    Rows of a refined run's parent stay on the side they were on. With fewer than 20 examples all are trained on: a validation set of one or two rows says nothing. Rows of one group are
+    Rows of a refined run's parent stay on the side they were on. With fewer than 20 examples all are trained on: a
+    validation set of one or two rows says nothing. Rows of one group are
     all on one side, or what is measured would have been seen: rows that go back to the same seeds, or, where the seeds are so
     mixed that all do, rows that were written in the same call.
 

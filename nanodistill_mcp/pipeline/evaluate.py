@@ -109,7 +109,8 @@ async def _teacher_said(job: Job, checking: Checking, sets: Sets) -> dict[str, S
     async with teacher_of(job) as teacher:
 
         async def one(row_id: str, text: str, _: str) -> None:
-            solved = await solve(teacher, checking.task, text, max_tokens=limit)
+            mode = dataset.mode_of(text, job.run.manifest.spec)  # as it solved the held-out seeds
+            solved = await solve(teacher, checking.task, text, mode=mode, max_tokens=limit)
             said[row_id] = Said(solved.solution, solved.answer)
             job.progress(sum(row[0] in said for row in left), len(left), "the teacher answers")
 

@@ -16,6 +16,7 @@ from nanodistill_mcp.pipeline.checking import checking_of
 from nanodistill_mcp.pipeline.quality import HeldOut, NearDuplicates
 from nanodistill_mcp.pipeline.revisions import Revisions, key_of, revisions_in, revisions_of
 from nanodistill_mcp.pipeline.seeds import MAX_CHARS, plain_text
+from nanodistill_mcp.pipeline.test_sets import held_out_inputs
 from nanodistill_mcp.runs.journal import Journal, JournalReading
 from nanodistill_mcp.runs.records import EffectiveExample, Example, Rejected, Revision, RowChange
 from nanodistill_mcp.runs.store import Run, now, read_records
@@ -292,7 +293,7 @@ class _Form:
 
     def __init__(self, run: Run) -> None:
         self._checking = checking_of(run)
-        self._held_out = HeldOut(seed.input for seed in run.seeds() if seed.split == "held_out")
+        self._held_out = HeldOut(held_out_inputs(run))
 
     def agree(self, one: Example, other: Example) -> bool:
         return self._checking.agree(one.output, other.output)

@@ -64,6 +64,12 @@ def take_test_rows(run: Run, path_text: str, allowed: list[Path]) -> None:
         write_lines(run.paths.test_rows, kept)
 
 
+def held_out_inputs(run: Run) -> list[str]:
+    """What nothing that is trained on may give away: the held-out seeds, and test rows that were brought since."""
+    held_out = [seed.input for seed in run.seeds() if seed.split == "held_out"]
+    return held_out + [str(row["input"]) for row in read_lines(run.paths.test_rows)]
+
+
 def asked_for(run: Run, teacher_rows: int) -> dict[str, Any]:
     """What an evaluation is asked for; one that was asked for the same has nothing new to find."""
     brought = sha256_of(run.paths.test_rows) if run.paths.test_rows.exists() else ""

@@ -232,3 +232,19 @@ async def test_a_declined_candidate_is_set_aside_with_the_reason_and_the_others_
     assert all(
         len(row["input"]) % 5 == 0 for row in paid.written(paid.run.paths.rejected) if row["reason"] == "refused"
     )
+
+
+async def test_test_rows_that_were_brought_since_keep_new_examples_out_too(paid: PaidRun) -> None:
+    """A child is proved on them, and what a student learnt proves nothing."""
+    await paid.summary("synthesize_cot")
+    await paid.summary("extract_policy")
+    await paid.summary("amplify", target_size=14)
+    made = next(row for row in paid.written(paid.run.paths.traces_amplified) if row["origin"] == "synthetic")
+    row = {"id": "e00001", "input": made["input"], "output": made["output"]}
+    paid.run.paths.test_rows.write_text(json.dumps(row) + "\n", encoding="utf-8")
+
+    await paid.summary("amplify", target_size=15)
+
+    assert made["input"] not in [row["input"] for row in paid.written(paid.run.paths.traces_amplified)]
+    rejected = {row["input"]: row["reason"] for row in paid.written(paid.run.paths.rejected)}
+    assert rejected[made["input"]] == "held_out"

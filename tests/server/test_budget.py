@@ -126,6 +126,7 @@ async def test_amplify_stopped_by_the_budget_prices_the_rest_and_goes_on_with_mo
         stopped = await agent.finish("tickets", "amplify", target_size=40)
         result = stopped["result"]
         assert (stopped["state"], result["stopped_by"]) == ("done", "budget")
+        assert result["missing"] == result["target"] - result["accepted"] > 0
         assert stopped["next_step"]["tool"] == "train"
         assert (
             f"{result['accepted']} of 40 are done; the other {result['missing']} would take about" in stopped["message"]

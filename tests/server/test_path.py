@@ -290,7 +290,6 @@ async def test_the_anthropic_wire_carries_a_stage_too(bench: Bench) -> None:
     assert {request.wire for request in bench.teacher.asked} == {"anthropic"}
 
 
-@pytest.mark.slow
 async def test_a_teacher_that_goes_away_fails_the_stage_and_its_return_pays_only_what_is_missing(bench: Bench) -> None:
     """An outage must not look like examples the teacher could not solve, nor cost anything twice."""
     answers_until_stalled = 4
