@@ -4,6 +4,8 @@ Each says what happened and what to do next. Only these reach the agent as text:
 library are data and never become part of an error. Keep them picklable: a worker records them in ``exit.json``.
 """
 
+import errno
+
 
 class NanodistillError(Exception):
     """An anticipated failure: what happened, then what to do next."""
@@ -87,3 +89,33 @@ class DamagedRunError(NanodistillError):
     """A file of the run folder is not what it should be."""
 
     kind = "damaged"
+
+
+class MachineError(NanodistillError):
+    """The machine did not do what it was asked: its disk is full, a right is missing, too many files are open."""
+
+    kind = "machine"
+
+
+def machine_error(error: OSError) -> MachineError | None:
+    """What the system refused, in our words; None for what is no matter of the machine's own."""
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
+            what, remedy = "The disk is full", "Free some space"
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            what, remedy = "This user may not write where the run lies", "Give this user the right to write there"
+        case errno.EMFILE | errno.ENFILE:
+            what, remedy = (
+                "The system allows no more open files",
+                "Close other programs, or raise the limit (ulimit -n)",
+            )
+        case errno.EIO:
+            what, remedy = "The disk did not read or write what it was asked to (EIO)", "Check the disk"
+        case errno.ENOMEM | errno.EAGAIN:
+            what, remedy = "The system has no memory or no process to spare", "Close other programs"
+        case _:
+            return None
+    return MachineError(
+        f"{what}; what was done before is kept.",
+        next_step=f"{remedy}, then repeat the call: it goes on where this stopped.",
+    )

@@ -258,7 +258,7 @@ def _from_environment(env: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in env.items():
         key = name.removeprefix("NANODISTILL_").lower()
-        if not name.startswith("NANODISTILL_") or key in ("home", "config", "http_token"):
+        if not name.startswith("NANODISTILL_") or key in ("home", "config", "http_token", "fault"):
             continue
         match key.split("__"):
             case ["allowed_paths" | "pass_environment"]:

@@ -17,6 +17,7 @@ import anyio
 from nanodistill_mcp.errors import RunStateError
 from nanodistill_mcp.jobs import processes
 from nanodistill_mcp.jobs.locks import is_held, open_lock, try_lock
+from nanodistill_mcp.runs.faults import fault
 from nanodistill_mcp.runs.files import write_json
 from nanodistill_mcp.runs.paths import JobPaths
 from nanodistill_mcp.runs.records import Control, Exit, Heartbeat, JobRequest, Stage, WorkerRecord
@@ -104,19 +105,24 @@ async def start(
                 await anyio.sleep(_POLL_S)
         if waiting.cancelled_caught:
             raise _did_not_start("The run is locked by a worker that does not report.")
+        fault("launch.locked.done")
         await _remove_orphan(run)
         job = _new_job(run, stage)
+        fault("launch.folder.done")
         nonce = secrets.token_hex(16)  # a task's id is made of it, and must not be guessed
         request = JobRequest(stage=stage, nonce=nonce, requested_at=now(), arguments=arguments)
         write_json(job.request, request.model_dump())
+        fault("launch.spawn")
         processes.start_detached(
             [*worker, str(run.paths.root), job.root.name, nonce, str(lock)],
             log=job.log,
             env=processes.environment(keys),
             keep_fd=lock,
         )
+        fault("launch.spawn.done")
     finally:
         os.close(lock)  # never LOCK_UN: closing our copy leaves the worker's hold intact
+    fault("launch.handed_over.done")
     await _wait_for_worker(run, job, nonce)
     return job, True
 
@@ -128,6 +134,7 @@ def steer(job: JobPaths, want: Control) -> None:
         fcntl.flock(folder, fcntl.LOCK_EX)  # between this look and this write, another server may ask to cancel
         before = read_record(job.control, Control)
         if before is None or before.want != "cancel":
+            fault("steer.locked.done")
             write_json(job.control, want.model_dump())
     finally:
         os.close(folder)

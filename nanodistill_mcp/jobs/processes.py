@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from nanodistill_mcp.runs import faults
 from nanodistill_mcp.runs.records import ProcessIdentity
 
 PACKAGE_ENTRY = (
@@ -29,7 +30,7 @@ _KEPT = (
         "HF_HUB_CACHE",
         "HF_HUB_OFFLINE",
     ),
-    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NANODISTILL_HOME"),
+    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NANODISTILL_HOME", faults.VARIABLE),
 )
 
 

@@ -4,7 +4,6 @@ Two locks tell the whole truth from outside. The worker's is held by this proces
 student process and its children, also after this process was killed: an orphan is seen, never missed.
 """
 
-import errno
 import json
 import os
 import signal
@@ -21,10 +20,11 @@ from typing import Any, Literal, TypeVar
 import anyio
 from pydantic import BaseModel
 
-from nanodistill_mcp.errors import NanodistillError, RunStateError, StudentDiedError
+from nanodistill_mcp.errors import NanodistillError, RunStateError, StudentDiedError, machine_error
 from nanodistill_mcp.jobs import processes
 from nanodistill_mcp.jobs.locks import is_held, is_same_file, open_lock, try_lock
 from nanodistill_mcp.jobs.machine import Condition, Naps, condition
+from nanodistill_mcp.runs.faults import fault
 from nanodistill_mcp.runs.files import append_line, read_json, write_json
 from nanodistill_mcp.runs.journal import paid_by_now
 from nanodistill_mcp.runs.paths import JobPaths
@@ -166,6 +166,7 @@ class Job:
             with anyio.CancelScope(shield=True), anyio.move_on_after(_GRACE_S):
                 while is_held(self.run.paths.trainer_lock):  # whoever reads our exit record may trust that it is over
                     await anyio.sleep(_CHILD_POLL_S)
+        fault("student.ended.done")
         _report(metrics, on_metric)
         result = read_json(result_path)
         if result is None:
@@ -189,7 +190,10 @@ class Job:
                     "A student process of an earlier worker still runs.",
                     next_step="Call the tool again in a few seconds.",
                 )
-            return self._spawn(request_path, trainer_lock)
+            fault("student.spawn")
+            child = self._spawn(request_path, trainer_lock)
+            fault("student.spawn.done")
+            return child
         finally:
             os.close(trainer_lock)  # from here only the student's tree holds it
 
@@ -272,6 +276,7 @@ def claim(run: Run, job: JobPaths, nonce: str, lock: int) -> Job | None:
     """Take over the lock that was handed to this process; None when it was not, or the request is not for us."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.chdir(run.paths.root)
+    fault("claim.inherited.done")
     os.set_inheritable(lock, False)  # noqa: FBT003 - the standard library's own signature
     if not is_same_file(lock, run.paths.worker_lock) or not try_lock(lock):
         print("No lock was handed over.", file=sys.stderr)
@@ -280,6 +285,7 @@ def claim(run: Run, job: JobPaths, nonce: str, lock: int) -> Job | None:
     if request is None or request.nonce != nonce:
         print("The job's request is not the one this process was started for.", file=sys.stderr)
         return None
+    fault("claim.locked.done")
     return Job(run, job, request, lock)
 
 
@@ -333,7 +339,9 @@ async def carry_out(job: Job, stage: Stage) -> Exit | None:
     job.write_heartbeat()
     job.event("ended", outcome=record.outcome)
     write_json(job.paths.exit, record.model_dump())
+    fault("job.exit.done")
     job.let_go()
+    fault("job.free.done")
     return record
 
 
@@ -364,11 +372,8 @@ def _defect(group: BaseExceptionGroup[Exception]) -> NanodistillError:
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NanodistillError(
-            "The disk is full; what the job had done is kept.",
-            next_step="Free some space, then call the stage again to continue.",
-        )
+    if isinstance(error, OSError) and (known := machine_error(error)):
+        return known
     return NanodistillError(
         f"The job ended on an unexpected {type(error).__name__}; what it had done is kept.",
         next_step="Read the log with read_artifact(artifact='log.txt'), then call the stage again to continue.",

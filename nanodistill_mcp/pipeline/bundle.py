@@ -18,6 +18,7 @@ from nanodistill_mcp import __version__
 from nanodistill_mcp.errors import RunStateError, UserInputError
 from nanodistill_mcp.pipeline import status as states
 from nanodistill_mcp.pipeline.bundle_contents import Part, Secrets, parts_of
+from nanodistill_mcp.runs.faults import fault
 from nanodistill_mcp.runs.files import fsync_dir, full_fsync, json_bytes, open_plain, sha256_of
 from nanodistill_mcp.runs.records import PIPELINE
 from nanodistill_mcp.runs.store import Run
@@ -134,6 +135,7 @@ def _whole_or_absent(target: Path) -> Generator[IO[bytes]]:
             yield raw
             raw.flush()
             full_fsync(fd)
+            fault("bundle.rename")
             os.replace(partial, target)
         except BaseException:
             partial.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from nanodistill_mcp.errors import TrainingError
 from nanodistill_mcp.pipeline import thinking
 from nanodistill_mcp.pipeline.inherited import inherited
 from nanodistill_mcp.pipeline.revisions import revisions_of
+from nanodistill_mcp.runs.faults import fault
 from nanodistill_mcp.runs.files import sha256_of, write_json, write_lines
 from nanodistill_mcp.runs.records import EffectiveExample, Example, RunSpec, ThinkingFormat
 from nanodistill_mcp.runs.store import Run, read_records
@@ -78,7 +79,9 @@ def build_dataset(run: Run, val_split: float, folder: Path | None = None) -> dic
     kept_apart = {example.id for example in test + valid}
     train = [example for example in ordered if example.id not in kept_apart]
     folder = folder or run.paths.dataset
+    fault("dataset.clear")
     shutil.rmtree(folder, ignore_errors=True)
+    fault("dataset.mkdir")
     folder.mkdir(mode=0o700)
     counts: dict[str, Any] = {}
     form = thinking.format_of(run.manifest)

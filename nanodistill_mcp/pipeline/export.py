@@ -16,6 +16,7 @@ from nanodistill_mcp.pipeline.evaluate import answer_tokens
 from nanodistill_mcp.pipeline.export_score import Scored, score_beside_mlx
 from nanodistill_mcp.pipeline.teaching import run_options
 from nanodistill_mcp.pipeline.test_sets import Rows, test_sets
+from nanodistill_mcp.runs.faults import fault
 from nanodistill_mcp.runs.files import fsync_dir, read_object, write_atomic, write_json, write_lines
 from nanodistill_mcp.runs.store import Run, read_records
 from nanodistill_mcp.student.modelfile import modelfile
@@ -85,8 +86,11 @@ async def _export(job: Job) -> dict[str, Any]:
     unproved_path = run.paths.root / f".unproved-{run.paths.gguf.name}"
     try:
         exported, verified, scored = await _write_and_check(job, unproved_path)
+        fault("export.rename")
         os.replace(unproved_path, run.paths.gguf)
+        fault("export.fsync_dir")
         fsync_dir(run.paths.root)
+        fault("export.done")
     finally:
         unproved_path.unlink(missing_ok=True)
     form = thinking.format_of(run.manifest)

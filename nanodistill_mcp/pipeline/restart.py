@@ -4,6 +4,7 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+from nanodistill_mcp.runs.faults import fault
 from nanodistill_mcp.runs.files import fsync_dir
 from nanodistill_mcp.runs.paths import RunPaths
 from nanodistill_mcp.runs.records import PIPELINE, Stage
@@ -26,8 +27,10 @@ def archive_from(run: Run, stage: Stage) -> list[str]:
         for path in [*_products(run.paths, later), *again]:
             if path.exists():
                 target.mkdir(mode=0o700, parents=True, exist_ok=True)
+                fault("archive.rename")
                 os.rename(path, target / path.name)
                 moved.append(path.name)
+    fault("archive.fsync_dir")
     fsync_dir(run.paths.root)
     return moved
 

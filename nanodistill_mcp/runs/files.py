@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from nanodistill_mcp.errors import DamagedRunError, UserInputError
+from nanodistill_mcp.runs.faults import fault
 
 _NO_FOLLOW = os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -48,22 +49,28 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
         durable: Flush file and directory before returning. Leave out for what may be lost with the power.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    fault("atomic.open")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o600)
     try:
         try:
             view = memoryview(data)
+            fault("atomic.write")
             while view:
                 view = view[os.write(fd, view) :]
             if durable:
+                fault("atomic.fsync")
                 full_fsync(fd)
         finally:
             os.close(fd)
+        fault("atomic.rename")
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     if durable:
+        fault("atomic.fsync_dir")
         fsync_dir(path.parent)
+    fault("atomic.done")
 
 
 def json_bytes(value: object, *, indent: int | None = None, separators: tuple[str, str] | None = None) -> bytes:
@@ -149,12 +156,15 @@ def read_object(path: Path) -> dict[str, Any] | None:
 def append_line(path: Path, value: dict[str, Any]) -> None:
     """Append one JSON line with a single write. Not flushed: a completed write survives the death of the process."""
     line = json_bytes(value) + b"\n"
+    fault("append.open")
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NO_FOLLOW, 0o600)
     try:
+        fault("append.write")
         if os.write(fd, line) != len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     finally:
         os.close(fd)
+    fault("append.done")
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -230,6 +240,7 @@ def drop_torn_line(path: Path) -> None:
                 stream.seek(size - step)
                 end = stream.read(step).rfind(b"\n")
                 if end >= 0:
+                    fault("torn_line.cut")
                     stream.truncate(size - step + end + 1)
                     return
                 size -= step

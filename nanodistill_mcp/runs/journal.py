@@ -22,6 +22,7 @@ from typing import Any, Self
 import anyio.to_thread
 
 from nanodistill_mcp.errors import RunStateError
+from nanodistill_mcp.runs.faults import fault
 from nanodistill_mcp.runs.files import full_fsync, json_bytes, open_plain
 from nanodistill_mcp.runs.records import Paid, Spend
 
@@ -92,6 +93,7 @@ class Journal:
         Raises:
             RunStateError: Another process has the journal open.
         """
+        fault("journal.open")
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -104,9 +106,12 @@ class Journal:
         reading = read_journal(path)
         if reading.torn_bytes:
             keep = os.fstat(fd).st_size - reading.torn_bytes
+            fault("journal.keep_torn")
             with path.with_name(path.name + ".torn").open("ab") as torn:
                 torn.write(os.pread(fd, reading.torn_bytes, keep))
+            fault("journal.cut_torn")
             os.ftruncate(fd, keep)
+            fault("journal.cut.done")
             full_fsync(fd)
         return cls(path, fd, reading)
 
@@ -135,7 +140,9 @@ class Journal:
                 self._syncing, written = True, self._written
                 self._condition.release()
                 try:
+                    fault("journal.fsync")
                     full_fsync(self._fd)
+                    fault("journal.fsync.done")
                 except OSError as error:
                     lost = error
                 else:
@@ -170,11 +177,13 @@ class Journal:
             raise self._lost
         size = os.fstat(self._fd).st_size
         try:
+            fault("journal.write")
             if os.write(self._fd, data) != len(data):
                 raise OSError(errno.ENOSPC, "short write")  # noqa: TRY301 - handled as any failed write
         except OSError:
             os.ftruncate(self._fd, size)  # half a line would glue itself to the next record
             raise
+        fault("journal.write.done")
         self._written += 1
         self.records.append(record)
         return self._written

@@ -16,6 +16,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from nanodistill_mcp.errors import DamagedRunError, RunStateError, UserInputError
+from nanodistill_mcp.runs.faults import fault
 from nanodistill_mcp.runs.files import fsync_dir, read_json, read_lines, write_atomic, write_json, write_lines
 from nanodistill_mcp.runs.paths import RUN_ID, RunPaths, run_id_of
 from nanodistill_mcp.runs.records import SCHEMA_VERSION, RunBudget, RunManifest, RunSpec, RunTags, Seed, TaskPolicy
@@ -222,6 +223,7 @@ class RunStore:
         self.prepare()
         final = RunPaths(self.runs_dir / manifest.run_id)
         draft = RunPaths(self.runs_dir / f".{manifest.run_id}.{secrets.token_hex(4)}.tmp")
+        fault("create.mkdir")
         draft.root.mkdir(mode=0o700)
         try:
             draft.jobs.mkdir(mode=0o700)
@@ -239,8 +241,11 @@ class RunStore:
                 # Another server may have been first, with this name or the same in other case.
                 if existing := self.find(manifest.run_id):
                     return _same_or_refuse(existing, manifest), False
+                fault("create.rename")
                 os.rename(draft.root, final.root)
+                fault("create.fsync_dir")
                 fsync_dir(self.runs_dir)
+                fault("create.done")
         except OSError as error:
             if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY):
                 raise UserInputError(
@@ -257,9 +262,12 @@ class RunStore:
         trash_dir = self.home / "trash"
         trash_dir.mkdir(mode=0o700, exist_ok=True)
         target = trash_dir / f"{run.run_id}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+        fault("trash.rename")
         os.rename(run.paths.root, target)
+        fault("trash.fsync_dir")
         fsync_dir(trash_dir)
         fsync_dir(self.runs_dir)
+        fault("trash.done")
         return target
 
     def all(self) -> Iterator[Run]:

@@ -13,7 +13,7 @@ from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase, FuncMetad
 from mcp.types import CallToolRequestParams, CallToolResult, TextContent, ToolAnnotations
 from pydantic import BaseModel, ValidationError
 
-from nanodistill_mcp.errors import NanodistillError
+from nanodistill_mcp.errors import NanodistillError, machine_error
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -28,6 +28,8 @@ def agent_facing(tool: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
             return await tool(*args, **kwargs)
         except NanodistillError as error:
             raise ToolError(str(error)) from error
+        except OSError as error:
+            raise _told_by_the_machine(error, ToolError) from error
 
     return call
 
@@ -41,8 +43,15 @@ def reader_facing(resource: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[
             return await resource(*args, **kwargs)
         except NanodistillError as error:
             raise ResourceNotFoundError(str(error)) from error
+        except OSError as error:
+            raise _told_by_the_machine(error, ResourceNotFoundError) from error
 
     return read
+
+
+def _told_by_the_machine(error: OSError, kind: type[Exception]) -> Exception:
+    known = machine_error(error)
+    return kind(str(known)) if known else error
 
 
 def strict_tool(

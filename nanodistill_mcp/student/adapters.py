@@ -11,6 +11,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from nanodistill_mcp.errors import UserInputError
+from nanodistill_mcp.runs.faults import fault
 from nanodistill_mcp.runs.files import sha256_of, write_json
 from nanodistill_mcp.student.checkpoints import save_tensors
 from nanodistill_mcp.student.requests import Recipe
@@ -90,6 +91,7 @@ def write_adapter(adapter_dir: Path, recipe: Recipe, student: str, weights: dict
     adapter_path = adapter_dir / ADAPTER_FILE
     for stale in (adapter_path, *adapter_dir.glob(f".{ADAPTER_FILE}.*")):
         stale.unlink(missing_ok=True)
+    fault("adapter.emptied.done")
     configuration = {
         "fine_tune_type": recipe.fine_tune_type,
         "num_layers": recipe.num_layers,

@@ -17,6 +17,7 @@ from typing import Any
 import mlx.core as mx
 
 from nanodistill_mcp.errors import DamagedRunError, TrainingError
+from nanodistill_mcp.runs.faults import fault
 from nanodistill_mcp.runs.files import fsync_dir, full_fsync, read_json, sha256_of, write_json
 
 KEPT = 3
@@ -57,6 +58,7 @@ def save(
     """
     directory.mkdir(parents=True, exist_ok=True)
     manifest_path = directory / f"{iteration:07d}.json"
+    fault("checkpoint.unlink")
     manifest_path.unlink(missing_ok=True)
     tensors_path = directory / f"{iteration:07d}.safetensors"
     save_tensors(tensors_path, tensors)
@@ -70,7 +72,9 @@ def save(
     write_json(manifest_path, manifest)
     for old in _iterations(directory)[KEPT:]:
         if old != best:
+            fault("checkpoint.forget")
             (directory / f"{old:07d}.json").unlink(missing_ok=True)
+            fault("checkpoint.delete")
             (directory / f"{old:07d}.safetensors").unlink(missing_ok=True)
 
 
@@ -122,12 +126,15 @@ def save_tensors(path: Path, tensors: Mapping[str, mx.array]) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp.safetensors")
     try:
+        fault("tensors.write")
         mx.save_safetensors(str(temporary), dict(tensors), {"format": "mlx"})
         fd = os.open(temporary, os.O_RDWR)
         try:
+            fault("tensors.fsync")
             full_fsync(fd)
         finally:
             os.close(fd)
+        fault("tensors.rename")
         os.replace(temporary, path)
     except (RuntimeError, OSError) as error:
         temporary.unlink(missing_ok=True)
@@ -135,7 +142,9 @@ def save_tensors(path: Path, tensors: Mapping[str, mx.array]) -> None:
             f"{path.name} could not be written; the disk may be full.",
             next_step="Free some disk space and train again: it goes on from the last checkpoint.",
         ) from error
+    fault("tensors.fsync_dir")
     fsync_dir(path.parent)
+    fault("tensors.done")
 
 
 def _iterations(directory: Path) -> list[int]:

@@ -13,7 +13,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, TypeAdapter
 
-from nanodistill_mcp.errors import ConfigurationError, NanodistillError
+from nanodistill_mcp.errors import ConfigurationError, NanodistillError, machine_error
 from nanodistill_mcp.runs.files import write_json
 from nanodistill_mcp.student.requests import (
     AskGgufRequest,
@@ -53,12 +53,21 @@ def run(request_path: Path) -> int:
             code, result = EXIT_DONE, _carry_out(request)
         except NanodistillError as error:
             traceback.print_exc()  # the cause, in the library's words, belongs in the log and nowhere else
-            code, result = EXIT_FAILED, Failed(kind=error.kind, what=error.what, next_step=error.next_step)
+            code, result = _failed(error)
+        except OSError as error:
+            if (known := machine_error(error)) is None:
+                raise
+            traceback.print_exc()
+            code, result = _failed(known)
         write_json(request.result_path, result.model_dump(mode="json"))
     except Exception:  # noqa: BLE001 - the boundary of the process: without a result the worker reports a crash
         traceback.print_exc()
         return EXIT_CRASHED
     return code
+
+
+def _failed(error: NanodistillError) -> tuple[int, Failed]:
+    return EXIT_FAILED, Failed(kind=error.kind, what=error.what, next_step=error.next_step)
 
 
 def _of_this_rank(request: StudentRequest) -> StudentRequest:

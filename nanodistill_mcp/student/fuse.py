@@ -20,6 +20,7 @@ from mlx.utils import tree_flatten, tree_map
 from mlx_lm.utils import load_adapters, load_model
 
 from nanodistill_mcp.errors import ExportError
+from nanodistill_mcp.runs.faults import fault
 from nanodistill_mcp.runs.files import fsync_dir, full_fsync, write_json
 from nanodistill_mcp.student.models import resolve
 
@@ -139,6 +140,7 @@ def write_weights(weights: dict[str, mx.array], directory: Path) -> None:
     for number, names in enumerate(shards, 1):
         file = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         shard = {name: weights.pop(name) for name in names}
+        fault("fuse.write")
         mx.save_safetensors(str(directory / file), shard, metadata={"format": "mlx"})
         del shard
         index.update(dict.fromkeys(names, file))
@@ -160,12 +162,17 @@ def _without_quantization(config: dict[str, Any]) -> dict[str, Any]:
 
 def _replace(fused_dir: Path, new_dir: Path) -> None:
     for path in new_dir.iterdir():
+        fault("fuse.fsync")
         with path.open("rb") as stream:
             full_fsync(stream.fileno())
+    fault("fuse.unlink")
     (fused_dir / "config.json").unlink(missing_ok=True)
     for stale in (*fused_dir.glob("model*.safetensors"), fused_dir / "model.safetensors.index.json"):
         stale.unlink(missing_ok=True)
     for path in sorted(new_dir.iterdir(), key=lambda path: path.name == "config.json"):
         path.chmod(0o600)
+        fault("fuse.rename")
         os.replace(path, fused_dir / path.name)
+    fault("fuse.fsync_dir")
     fsync_dir(fused_dir)
+    fault("fuse.done")

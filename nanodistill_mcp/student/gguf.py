@@ -23,6 +23,7 @@ from gguf import GGMLQuantizationType as Type
 from mlx.utils import tree_map
 
 from nanodistill_mcp.errors import ExportError
+from nanodistill_mcp.runs.faults import fault
 from nanodistill_mcp.runs.files import append_line, fsync_dir, full_fsync, read_json, sha256_of
 from nanodistill_mcp.student.chat import ChatForm
 from nanodistill_mcp.student.fuse import fuse
@@ -111,6 +112,7 @@ def write_gguf(
     quantizer = quantizer or Quantizer()
     unfinished_path = gguf_path.with_name(f".{gguf_path.name}.tmp")
     unfinished_path.unlink(missing_ok=True)  # what a killed export left
+    fault("gguf.open")
     writer = gguf.GGUFWriter(unfinished_path, gguf.MODEL_ARCH_NAMES[family.arch])
     writer.add_type("model")
     writer.add_name(tokenizer.model_name)
@@ -124,10 +126,14 @@ def write_gguf(
         _check_room(gguf_path.parent, sum(_nbytes(shape, types[name]) for name, shape in shapes.items()))
         _stream(writer, weights, types, quantizer, progress)
         with unfinished_path.open("rb") as stream:
+            fault("gguf.fsync")
             full_fsync(stream.fileno())
         unfinished_path.chmod(0o600)
+        fault("gguf.rename")
         os.replace(unfinished_path, gguf_path)
+        fault("gguf.fsync_dir")
         fsync_dir(gguf_path.parent)
+        fault("gguf.done")
     finally:
         unfinished_path.unlink(missing_ok=True)
     return Written(
@@ -170,6 +176,7 @@ def _stream(
         writer.write_ti_data_to_file()
         total = len(weights)
         for done, name in enumerate(list(weights), 1):
+            fault("gguf.write")
             writer.write_tensor_data(_encoded(name, weights.pop(name), types[name], quantizer))
             progress(done, total)
     finally:

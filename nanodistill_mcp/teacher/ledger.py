@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from nanodistill_mcp.errors import DamagedRunError
+from nanodistill_mcp.runs.faults import fault
 
 _APPENDING = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 _PARTS_PER_USD = 10**12
@@ -148,8 +149,10 @@ class DayLedger:
         at = datetime.now(UTC).isoformat(timespec="seconds")
         change = {"at": at, "pid": os.getpid(), "usd": usd, "tokens": tokens, "calls": calls}
         line = (json.dumps(change) + "\n").encode()
+        fault("ledger.write")
         if os.write(fd, line) != len(line):
             os.ftruncate(fd, self._offset)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fault("ledger.write.done")
         self._offset += len(line)
         self._total.add(usd, tokens, calls)

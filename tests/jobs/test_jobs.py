@@ -389,7 +389,7 @@ async def test_a_full_disk_is_named(home: Path) -> None:
     """The user can free some space, and nothing else helps."""
     run = make_run(home)
     failed = await ended(run, await begin(run, "full_disk"))
-    assert failed.what == "The disk is full; what the job had done is kept."
+    assert failed.what == "The disk is full; what was done before is kept."
 
 
 async def test_a_worker_that_is_asked_to_end_counts_as_interrupted(home: Path) -> None:
