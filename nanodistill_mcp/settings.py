@@ -115,6 +115,9 @@ class Settings(BaseModel):
     allowed_paths: list[Path] = Field(
         [], description="Directories from which seed files and local students may be read."
     )
+    allowed_students: list[str] = Field(
+        [], description="Students of the hub that may be used, as org/name or org; empty is any."
+    )
     budget: BudgetSettings = Field(default_factory=BudgetSettings)
     prompts: dict[PromptName, Path] = Field(
         {}, description="Markdown files that replace the package's prompts in new runs."
@@ -261,7 +264,7 @@ def _from_environment(env: Mapping[str, str]) -> dict[str, Any]:
         if not name.startswith("NANODISTILL_") or key in ("home", "config", "http_token", "fault"):
             continue
         match key.split("__"):
-            case ["allowed_paths" | "pass_environment"]:
+            case ["allowed_paths" | "pass_environment" | "allowed_students"]:
                 found[key] = [part for part in value.split(os.pathsep) if part]
             case ["default_teacher" | "default_student"]:
                 found[key] = value
@@ -270,7 +273,7 @@ def _from_environment(env: Mapping[str, str]) -> dict[str, Any]:
             case _:
                 raise ConfigurationError(
                     f"The variable {name} is not one this server knows.",
-                    next_step="Known: NANODISTILL_HOME, _CONFIG, _ALLOWED_PATHS, _PASS_ENVIRONMENT, _DEFAULT_TEACHER, _DEFAULT_STUDENT, "
+                    next_step="Known: NANODISTILL_HOME, _CONFIG, _ALLOWED_PATHS, _ALLOWED_STUDENTS, _PASS_ENVIRONMENT, _DEFAULT_TEACHER, _DEFAULT_STUDENT, "
                     "_BUDGET__USD_PER_RUN, _BUDGET__USD_PER_DAY, _BUDGET__ASK_ABOVE_USD, _HTTP_TOKEN, and the same for CALLS and TOKENS.",
                 )
     return found

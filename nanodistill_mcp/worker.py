@@ -8,6 +8,7 @@ import anyio
 
 from nanodistill_mcp.jobs.supervise import carry_out, claim, keep_awake
 from nanodistill_mcp.runs.paths import JobPaths, RunPaths
+from nanodistill_mcp.runs.secrets import RedactedStream
 from nanodistill_mcp.runs.store import Run
 
 
@@ -15,6 +16,8 @@ def main() -> None:
     """Run one job: ``worker <run folder> <job name> <nonce> <descriptor of the locked worker.lock>``."""
     root, job_name, nonce, descriptor = sys.argv[1:5]
     os.umask(0o077)
+    # Whatever a library prints or a traceback quotes of a provider's refusal goes to the job's log.
+    sys.stdout, sys.stderr = RedactedStream(sys.stdout), RedactedStream(sys.stderr)
     run = Run(RunPaths(Path(root)))
     job = claim(run, JobPaths(run.paths.jobs / job_name), nonce, int(descriptor))
     if job is None:

@@ -104,7 +104,8 @@ def _serve(over_http: tuple[str, int] | None = None) -> int:
     gc.disable()
     import anyio
 
-    from nanodistill_mcp.server.build import build_server, serve_stdio
+    from nanodistill_mcp.server.build import build_server
+    from nanodistill_mcp.server.stdio import serve_stdio
 
     settings = load_settings(data_home())
     if settings.prompts:  # one that is not accepted stops the server, as any other value of the configuration does

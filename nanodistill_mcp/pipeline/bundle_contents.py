@@ -16,6 +16,7 @@ from nanodistill_mcp.pipeline import status as states
 from nanodistill_mcp.runs.files import json_bytes, open_plain, read_lines, read_object
 from nanodistill_mcp.runs.paths import RunPaths
 from nanodistill_mcp.runs.records import Exit, JobRequest
+from nanodistill_mcp.runs.secrets import PATTERN as KEY_PATTERN
 from nanodistill_mcp.runs.store import Run, read_record
 
 DATA = (
@@ -52,10 +53,7 @@ ALLOWED = re.compile(
 
 _ARGUMENTS = ("feedback", "policy", "target_size", "mode", "options", "quantization", "also", "prompts", "models")
 _PATH_FIELDS = frozenset(("student", "student_path", "test_path", "inputs_path", "model"))
-_SECRET = re.compile(
-    rb"\bsk-[A-Za-z0-9_-]{20,}|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{36}|\bhf_[A-Za-z0-9]{30,}|\bAIza[0-9A-Za-z_-]{35}"
-    rb"|\bxox[abprs]-[0-9A-Za-z-]{10,}|-----BEGIN [A-Z ]*PRIVATE KEY-----|://[^/\s:@\"\\]{1,100}:[^/\s@\"\\]{1,100}@"
-)
+_SECRET = re.compile(KEY_PATTERN.encode())
 _NAMES_A_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL")
 _PUBLIC_VARIABLE = re.compile(
     r"(?:ANTHROPIC|OPENAI|GEMINI|GOOGLE|MISTRAL|XAI|DEEPSEEK|GROQ|OPENROUTER|TOGETHERAI|COHERE)_API_KEY\Z"

@@ -181,9 +181,15 @@ def check_student(student: str, settings: Settings) -> str:
     """A hub id as it is, or a local folder that this server may read, as its real path.
 
     Raises:
-        UserInputError: The folder lies outside the allowed directories.
+        UserInputError: The folder lies outside the allowed directories, or the id is not among the allowed students.
     """
     if not student.startswith(("/", "~", ".")):
+        allowed = settings.allowed_students
+        if allowed and student not in allowed and student.split("/", 1)[0] not in allowed:
+            raise UserInputError(
+                "That student is not among those this server may use.",
+                next_step=f"Give one of these, or of these organisations: {', '.join(allowed)}; or add it to allowed_students in the server's configuration.",
+            )
         return student
     folder = Path(student).expanduser()
     if not folder.is_absolute():
@@ -296,6 +302,7 @@ def make_manifest(request: Request, teacher: TeacherFacts, student: StudentFacts
         usd_per_mtok=teacher.usd_per_mtok,
         key_variables=teacher.key_variables,
         student_thinks_natively=student.thinks_natively,
+        student_revision=student.revision,
         prompts={template: hashlib.sha256(text.encode()).hexdigest() for template, text in request.wordings.items()},
     )
 

@@ -14,7 +14,7 @@ from nanodistill_mcp.runs.files import write_json
 from nanodistill_mcp.runs.options import Options
 from nanodistill_mcp.runs.records import RunSpec
 from nanodistill_mcp.runs.store import Run
-from nanodistill_mcp.student.requests import Recipe, TrainRequest, TrainResult
+from nanodistill_mcp.student.requests import Recipe, TrainRequest, TrainResult, without_commit
 
 
 async def train(job: Job) -> dict[str, Any]:
@@ -58,7 +58,7 @@ async def train(job: Job) -> dict[str, Any]:
         "recipe": resolved.model_dump(),
         "reasons": reasons,
         "planned": plan.model_dump(include={"hours", "peak_memory_gb", "seconds_per_step", "changes"}),
-        "student": job.arguments["student"],
+        "student": without_commit(job.arguments["student"]),
         **({"went_on_from": before.training.get("adapter_sha256")} if before else {}),
     }
     write_json(run.paths.training, summary)

@@ -264,6 +264,8 @@ def _manifest_here(settings: Settings, theirs: RunManifest, run_id: str, student
     parents = {name: value for name in ("cloned_from", "refined_from") if (value := getattr(theirs, name))}
     if not all(map(RUN_ID.match, parents.values())):
         raise _not_a_bundle("the run it was made of has no run's name")
+    if student:
+        here["student_revision"] = ""
     return theirs.model_copy(update=here)
 
 

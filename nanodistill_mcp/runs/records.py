@@ -129,6 +129,11 @@ class RunManifest(_Record):
     usd_per_mtok: tuple[float, float] | None = Field(description="Prices per million input and output tokens.")
     key_variables: list[str] = Field(description="Environment variables the teacher's worker may be given.")
     student_thinks_natively: bool = False
+    student_revision: str = Field(
+        default="",
+        pattern=r"^([0-9a-f]{40})?$",
+        description="The commit of a student from the hub: what was checked is trained.",
+    )
     cloned_from: str = ""
     refined_from: str = ""
     generation: int = Field(default=0, description="How often the run was refined, counted from its first ancestor.")

@@ -25,6 +25,7 @@ from nanodistill_mcp.server import board, prompts
 from nanodistill_mcp.server.app import App, status_reply
 from nanodistill_mcp.server.artifacts import SCHEME, artifact_list, mime_type, read_whole, uri_of
 from nanodistill_mcp.server.boundary import reader_facing
+from nanodistill_mcp.server.door import shown_text
 from nanodistill_mcp.server.listing import runs_reply
 from nanodistill_mcp.server.views import EXAMPLES
 
@@ -74,7 +75,8 @@ class RunsServer(MCPServer[App]):
         if isinstance(found, InputRequiredResult):
             return found
         kind = mime_type(str(uri))
-        return [replace(each, mime_type=kind) if each.mime_type == "text/plain" else each for each in found]
+        typed = [replace(each, mime_type=kind) if each.mime_type == "text/plain" else each for each in found]
+        return [replace(each, content=_shown(each)) for each in typed]
 
 
 def add_resources(server: RunsServer) -> None:
@@ -118,6 +120,12 @@ def add_resources(server: RunsServer) -> None:
         return complete(server.app, ref, argument.name, argument.value, given)
 
     del runs, doctor, run_board, status, artifact, completion
+
+
+def _shown(read: ReadResourceContents) -> str | bytes:
+    """What is read of a run as it may leave; our own page goes as it is."""
+    content = read.content
+    return shown_text(content) if isinstance(content, str) and read.mime_type != board.MIME else content
 
 
 def _resource(run_id: str, name: str, size: int | None) -> Resource:

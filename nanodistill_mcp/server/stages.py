@@ -21,6 +21,7 @@ from nanodistill_mcp.runs.store import Run
 from nanodistill_mcp.server.app import App, stage_reply
 from nanodistill_mcp.server.next_steps import check_order
 from nanodistill_mcp.server.replies import StageReply
+from nanodistill_mcp.student.requests import without_commit
 
 Action = Literal["pause", "resume", "stop", "cancel"]
 
@@ -151,7 +152,7 @@ async def plan_training(
 ) -> StageReply:
     """What train would do and take. Answered from the plan that is there when it is for the same; else found out by a job."""
     run = app.store.open(run_id)
-    student = check_student(run.manifest.spec.student, app.settings)
+    student = _pinned(app, run)
     new = not is_planned(run, training_options(run.manifest.spec, options)[0], student)
     arguments = {"options": options, "student": student}
     return await run_stage(
@@ -177,7 +178,13 @@ def _student(app: App, run: Run) -> str:
     before = inherited(run)
     trained = states.stage_result(run, "train") or (before.training if before else {})
     trained_from = trained.get("student_path")
-    return trained_from or check_student(run.manifest.spec.student, app.settings)
+    return trained_from or _pinned(app, run)
+
+
+def _pinned(app: App, run: Run) -> str:
+    """The run's student; one from the hub at the commit that was looked at when the run was made."""
+    student, revision = check_student(run.manifest.spec.student, app.settings), run.manifest.student_revision
+    return f"{without_commit(student)}@{revision}" if revision else student
 
 
 def _check_idle(run: Run, stage: Stage) -> None:

@@ -23,6 +23,7 @@ from nanodistill_mcp.runs.paths import JobPaths
 from nanodistill_mcp.runs.records import PIPELINE, Control, JobRequest, Stage
 from nanodistill_mcp.runs.store import Run, RunStore, read_record
 from nanodistill_mcp.server.app import stage_reply
+from nanodistill_mcp.server.door import shown
 from nanodistill_mcp.server.pictures import with_picture
 
 LONG: frozenset[str] = frozenset((*PIPELINE, "compare_models"))
@@ -92,7 +93,7 @@ class Tasks(Extension):
     async def _get(self, ctx: ServerRequestContext[Any, Any], params: TaskParams) -> HandlerResult:
         run, job = self._find(ctx, params)
         try:
-            return {"resultType": "complete", **_told(run, job)}
+            return shown({"resultType": "complete", **_told(run, job)})
         except NanodistillError as error:
             failed = {"status": "failed", "error": {"code": INTERNAL_ERROR, "message": str(error)}}
             return {"resultType": "complete", **_facts(run, job, ""), **failed}

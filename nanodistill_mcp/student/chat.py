@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from nanodistill_mcp.errors import TrainingError
+from nanodistill_mcp.student.bounds import template_bounds
 from nanodistill_mcp.student.requests import Message
 
 _PROBE_SYSTEM = "Xylophone systems first."
@@ -144,9 +145,10 @@ class ChatForm:
         return _PROBE_SYSTEM in text
 
     def _render(self, messages: list[Message], *, add_generation_prompt: bool) -> str:
-        return self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=add_generation_prompt, **self._extra
-        )
+        with template_bounds():
+            return self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=add_generation_prompt, **self._extra
+            )
 
     def _encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False)

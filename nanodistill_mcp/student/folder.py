@@ -9,6 +9,7 @@ import importlib.util
 import json
 import os
 import re
+import stat
 import struct
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,6 +39,8 @@ _STATE_KEYS = {
     ),
 }
 _OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.gguf", "*.npz", "*.safetensors")
+_MOST_JSON_BYTES = 64_000_000
+_REVISION = re.compile(r"[0-9a-f]{40}\Z")
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 _LICENCE = re.compile(r"^license:\s*['\"]?([A-Za-z0-9][A-Za-z0-9._-]{0,63})", re.MULTILINE)
 
@@ -105,6 +108,11 @@ class StudentFolder:
         except OSError:
             return ""
         return match[1] if match else ""
+
+    @property
+    def revision(self) -> str:
+        """The commit it was fetched at, when it lies in a hub's cache."""
+        return self.path.name if self.path.parent.name == "snapshots" and _REVISION.match(self.path.name) else ""
 
     @property
     def identity(self) -> str:
@@ -222,10 +230,14 @@ class StudentFolder:
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
-            value = json.loads((self.path / name).read_bytes())
+            fd = os.open(self.path / name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a hub's cache is made of links
+            with os.fdopen(fd, "rb") as stream:
+                is_plain = stat.S_ISREG(os.fstat(fd).st_mode)
+                data = stream.read(_MOST_JSON_BYTES + 1) if is_plain else b""
+            value = json.loads(data) if len(data) <= _MOST_JSON_BYTES else None
         except FileNotFoundError:
             raise not_a_student(f"This student's folder has no {name}.") from None
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
             raise not_a_student(f"This student's {name} is not a readable JSON object.")

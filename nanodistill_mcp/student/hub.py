@@ -26,6 +26,9 @@ from huggingface_hub.errors import (
 from nanodistill_mcp.errors import ConfigurationError, UserInputError
 
 REPO_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}\Z")
+PINNED = re.compile(r"(?P<repo_id>[^@]+)@(?P<revision>[0-9a-f]{40})\Z")
+"""A student at one commit, as a run keeps it: what was looked at is what is trained, wherever the branch has moved since."""
+
 _SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "README.md"]
 _WEIGHTS = "model*.safetensors"
 _TIMEOUT_S = 10.0
@@ -42,25 +45,35 @@ class Remote:
     licence: str
 
 
-def cached(repo_id: str) -> Path | None:
-    """The newest snapshot in the local cache; None when there is none. It may lack files."""
+def cached(student: str) -> Path | None:
+    """The snapshot of a commit in the local cache, the newest where none is named; None when there is none. It may lack files."""
+    repo_id, revision = _at(student)
     try:
-        return Path(snapshot_download(repo_id, local_files_only=True, allow_patterns=["config.json"]))
+        return Path(
+            snapshot_download(repo_id, revision=revision, local_files_only=True, allow_patterns=["config.json"])
+        )
     except (LocalEntryNotFoundError, IncompleteSnapshotError):
         return None
 
 
-def look_up(repo_id: str) -> Remote:
+def _at(student: str) -> tuple[str, str | None]:
+    """The id and the commit of a student; None where no commit is named."""
+    pinned = PINNED.match(student)
+    return (pinned["repo_id"], pinned["revision"]) if pinned else (student, None)
+
+
+def look_up(student: str) -> Remote:
     """Ask the hub about a student and fetch everything of it but the weights.
 
     Raises:
         UserInputError: There is no such student.
         ConfigurationError: It cannot be reached, or not without an account.
     """
+    repo_id, revision = _at(student)
     with _errors(repo_id):
-        info = HfApi().model_info(repo_id, files_metadata=True, timeout=_TIMEOUT_S)
+        info = HfApi().model_info(repo_id, revision=revision, files_metadata=True, timeout=_TIMEOUT_S)
         # Not by info.sha: only a download by branch leaves the reference by which the cache is found again.
-        folder = snapshot_download(repo_id, allow_patterns=_SMALL_FILES, etag_timeout=_TIMEOUT_S)
+        folder = snapshot_download(repo_id, revision=revision, allow_patterns=_SMALL_FILES, etag_timeout=_TIMEOUT_S)
     weights = [file.size or 0 for file in info.siblings or [] if fnmatch(file.rfilename, _WEIGHTS)]
     card = info.card_data.to_dict() if info.card_data else {}
     return Remote(
@@ -71,15 +84,16 @@ def look_up(repo_id: str) -> Remote:
     )
 
 
-def download(repo_id: str) -> Path:
+def download(student: str) -> Path:
     """Download a student's weights. Interrupted, it goes on where it was.
 
     Raises:
         ConfigurationError: The hub cannot be reached, or not without an account.
     """
+    repo_id, revision = _at(student)
     with _errors(repo_id):
         patterns = [*_SMALL_FILES, _WEIGHTS]
-        return Path(snapshot_download(repo_id, allow_patterns=patterns, etag_timeout=_TIMEOUT_S))
+        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns, etag_timeout=_TIMEOUT_S))
 
 
 def stay_offline() -> None:

@@ -32,7 +32,7 @@ from nanodistill_mcp.student.dataset import Layout, Rows, as_batch, read_rows, r
 from nanodistill_mcp.student.folder import StudentFolder
 from nanodistill_mcp.student.packing import packing_of
 from nanodistill_mcp.student.ranks import rank_and_size, told_by_all
-from nanodistill_mcp.student.requests import OptimizerName, Recipe, TrainRequest, TrainResult
+from nanodistill_mcp.student.requests import OptimizerName, Recipe, TrainRequest, TrainResult, without_commit
 from nanodistill_mcp.student.session import Loss, Session, Stopped
 
 
@@ -114,7 +114,7 @@ def _write_best(request: TrainRequest, recipe: Recipe, iteration: int) -> str:
             f"The checkpoint of iteration {iteration} is damaged.",
             next_step="Call train with restart=true to train again.",
         )
-    return write_adapter(request.adapter_dir, recipe, request.student, checkpoint.tensors("weights."))
+    return write_adapter(request.adapter_dir, recipe, without_commit(request.student), checkpoint.tensors("weights."))
 
 
 def how_to_batch(recipe: Recipe, model: nn.Module, rows: list[Row]) -> tuple[Loss, Layout, str]:

@@ -69,6 +69,7 @@ def look_at(student: str) -> tuple[StudentFacts, ChatForm]:
     facts = StudentFacts(
         student=student,
         student_path=folder.path if remote is None else None,
+        revision="" if _is_path(student) else folder.revision,
         model_type=folder.model_type,
         parameters=folder.parameters if remote is None else _parameters(remote, bits),
         bytes_on_disk=folder.bytes_on_disk,
@@ -200,7 +201,9 @@ def _parameters(remote: hub.Remote, bits: int | None) -> int:
 def _is_path(student: str) -> bool:
     if student.startswith(("/", "~")):
         return True
-    if hub.REPO_ID.match(student) and "--" not in student and ".." not in student:
+    pinned = hub.PINNED.match(student)
+    repo_id = pinned["repo_id"] if pinned else student
+    if hub.REPO_ID.match(repo_id) and "--" not in repo_id and ".." not in repo_id:
         return False
     raise not_a_student("That is neither an absolute path nor a hub id.")
 

@@ -4,12 +4,15 @@ A student process reads its request, appends events to ``metrics_path`` while it
 atomically. A result that is missing means the process died; the log says how, the exit code says by what.
 """
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Message = dict[str, str]
+
+_AT_COMMIT = re.compile(r"@[0-9a-f]{40}\Z")
 """``{"role": "system" | "user" | "assistant", "content": text}``, the chat form MLX-LM reads."""
 
 
@@ -26,6 +29,11 @@ class InspectRequest(_Record):
     result_path: Path
 
 
+def without_commit(student: str) -> str:
+    """A student as people name it: the id of one that is pinned to a commit of the hub, any other as it is."""
+    return _AT_COMMIT.sub("", student)
+
+
 class StudentFacts(_Record):
     """What is known of a student before training it."""
 
@@ -33,6 +41,7 @@ class StudentFacts(_Record):
     student_path: Path | None = Field(description="The folder that holds it; None while it is only on the hub.")
     model_type: str
     parameters: int
+    revision: str = Field(default="", description="The hub's commit that was looked at; empty for a folder.")
     bytes_on_disk: int
     bytes_to_download: int = 0
     layers: int

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from nanodistill_mcp.errors import BudgetError, ConfigurationError
 from nanodistill_mcp.runs.journal import Journal
 from nanodistill_mcp.runs.questions import Questions
+from nanodistill_mcp.runs.secrets import remember
 from nanodistill_mcp.runs.store import now
 from nanodistill_mcp.settings import TeacherEndpoint
 from nanodistill_mcp.teacher.batch import BatchLine, BatchTerms
@@ -367,6 +368,7 @@ def _credentials(endpoint: TeacherEndpoint, facts: ModelFacts) -> dict[str, str]
                 next_step="Set it under `env` of this server's entry in the client's configuration (clients do not pass the "
                 "shell's environment), restart the client and call the same stage again.",
             )
+        remember(key)
         found["api_key"] = key
     elif endpoint.api_base:
         found["api_key"] = "none"  # else the key of the provider whose format is spoken would go to this address

@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from nanodistill_mcp.runs.secrets import without_keys
 from nanodistill_mcp.teacher.fitting import fit, list_field
 from nanodistill_mcp.teacher.language import in_another_script
 from nanodistill_mcp.teacher.loose_json import values_in
@@ -44,6 +45,10 @@ class Completion:
     cached_tokens: int
     usd: float | None
     """LiteLLM's price of it; None or 0 when LiteLLM does not know the model."""
+
+    def __post_init__(self) -> None:
+        # A proxy may repeat a request's headers in its answer, which goes into the journal and from there everywhere.
+        object.__setattr__(self, "text", without_keys(self.text))
 
 
 def read_completion(response: Any) -> Completion:

@@ -1,5 +1,6 @@
 """What is checked before a run exists, and what the run is told it will take."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from nanodistill_mcp.pipeline.checking import from_seeds
 from nanodistill_mcp.pipeline.plan import (
     Request,
     check_schema,
+    check_student,
     input_warnings,
     schema_check,
     target_of,
@@ -16,7 +18,7 @@ from nanodistill_mcp.pipeline.plan import (
 )
 from nanodistill_mcp.runs.options import Options, set_options
 from nanodistill_mcp.runs.records import Seed
-from nanodistill_mcp.settings import TeacherEndpoint
+from nanodistill_mcp.settings import TeacherEndpoint, load_settings
 from nanodistill_mcp.teacher.preflight import host_facts
 from tests.runs.made import manifest
 
@@ -101,3 +103,15 @@ def test_an_option_the_teacher_does_not_take_is_named_before_anything_is_paid() 
     ]
     assert unsent_options(_request([_seed("a")]), facts) == []
     assert unsent_options(_request([_seed("a")], temperature=0.7), host_facts()) == []
+
+
+def test_only_the_students_that_are_allowed_may_be_fetched_once_some_are_named(tmp_path: Path) -> None:
+    """Whoever answers for a machine decides whose models it loads."""
+    named = load_settings(tmp_path, env={"NANODISTILL_ALLOWED_STUDENTS": "mlx-community:Qwen/Qwen3-0.6B"})
+    for student in ("mlx-community/anything", "Qwen/Qwen3-0.6B"):
+        assert check_student(student, named) == student
+    for student in ("Qwen/Qwen3-4B", "evil/mlx-community", "mlx-community-evil/x", "qwen"):
+        with pytest.raises(UserInputError, match="not among those this server may use") as refused:
+            check_student(student, named)
+        assert "mlx-community, Qwen/Qwen3-0.6B" in refused.value.next_step
+    assert check_student("evil/x", load_settings(tmp_path, env={})) == "evil/x"

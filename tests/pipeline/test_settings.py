@@ -141,7 +141,7 @@ def test_a_key_or_value_that_is_not_accepted_is_named_and_its_value_is_not_told(
     refused = _refused(tmp_path, text)
     assert what in refused.what
     assert "secret-value" not in str(refused)
-    assert refused.next_step.startswith("Accepted keys: allowed_paths, budget, ")
+    assert refused.next_step.startswith("Accepted keys: allowed_paths, allowed_students, budget, ")
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ class Hub:
         self.refused: dict[str, tuple[int, str]] = {}
         """Status and error code of repositories that are answered with an error."""
         self.requests: list[str] = []
+        self.newest = _REVISION
+        """The commit the branch is at."""
         self.address = ""
 
 
@@ -53,7 +55,9 @@ def serving() -> Generator[Hub]:  # noqa: C901 - one small method per kind of re
             elif "/resolve/" in path:
                 self._send_file(folder, path.split("/resolve/")[1].split("/", 1)[1], with_body=with_body)
             else:
-                described = _tree(folder) if "/tree/" in path else _info(repo, folder)
+                asked = path.partition("/revision/")[2]
+                revision = asked if asked and asked != "main" else hub.newest
+                described = _tree(folder) if "/tree/" in path else _info(repo, folder, revision)
                 self._send(200, json.dumps(described).encode(), {}, with_body=with_body)
 
         def _send_file(self, folder: Path, name: str, *, with_body: bool) -> None:
@@ -96,10 +100,10 @@ def _tree(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _info(repo: str, folder: Path) -> dict[str, Any]:
+def _info(repo: str, folder: Path, revision: str) -> dict[str, Any]:
     return {
         "id": repo,
-        "sha": _REVISION,
+        "sha": revision,
         "siblings": [{"rfilename": path.name, "size": path.stat().st_size} for path in sorted(folder.iterdir())],
         "safetensors": {"parameters": {"F32": 98_624}, "total": 98_624},
         "cardData": {"license": "apache-2.0"},

@@ -58,6 +58,11 @@ def _sharded(folder: Path) -> None:
     )
 
 
+def _endless(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    (folder / "config.json").symlink_to("/dev/zero")
+
+
 REFUSED: dict[str, tuple[Change, str]] = {
     "no config": (_without("config.json"), r"has no config\.json"),
     "a config that is no JSON": (_with("config.json", "{"), "not a readable JSON object"),
@@ -79,6 +84,16 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "a tokenizer that is no JSON": (_with("tokenizer.json", "{"), "tokenizer could not be loaded"),
     "no chat template": (_without("chat_template.jinja"), "has no chat template"),
     "a chat template that breaks": (_with("chat_template.jinja", "{% for %}"), "does not keep an answer"),
+    "a chat template that never ends": (
+        _with("chat_template.jinja", "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"),
+        "chat template takes more than 2 seconds",
+    ),
+    "a chat template that fills the memory": (
+        _with("chat_template.jinja", "{{ 'a' * 4000000000 }}"),
+        "chat template takes more than 2 GB",
+    ),
+    "a configuration that is nested without end": (_with("config.json", "[" * 200_000), "not a readable JSON object"),
+    "a configuration without end": (_endless, "not a readable JSON object"),
     "no weights": (_without("model.safetensors"), r"has no model\*\.safetensors\."),
     "weights in another form": (_only_other_weights, "only weights in another form"),
     "weights that are cut off": (_cut("model.safetensors", 5000), "cut off"),
@@ -228,6 +243,21 @@ def test_a_student_on_the_hub_is_looked_at_without_its_weights_and_downloaded_by
     assert (code, after["bytes_to_download"]) == (0, 0)
     assert Path(after["student_path"]).is_dir()
     assert len(hub.requests) == asked, "what is here is not asked for"
+
+
+def test_a_student_is_trained_at_the_commit_that_was_looked_at(tmp_path: Path, student: Path, hub: Hub) -> None:
+    """Whoever can change the branch between create_run and train must not get another model in, checked or not."""
+    hub.repositories["org/tiny"] = shutil.copytree(student, tmp_path / "served")
+    environment = _environment(hub, tmp_path / "cache")
+    code, facts = carry_out(InspectRequest(student="org/tiny", result_path=tmp_path / "before.json"), **environment)
+    assert (code, facts["revision"]) == (0, "a" * 40)
+    hub.newest, asked = "b" * 40, len(hub.requests)
+
+    request = training(tmp_path / "run", Path(f"org/tiny@{facts['revision']}"), iters=1)
+    code, result = carry_out(request, **environment)
+    assert (code, Path(result["student_path"]).name) == (0, "a" * 40)
+    assert not any("/main" in each or "b" * 40 in each for each in hub.requests[asked:])
+    assert json.loads((request.adapter_dir / "adapter_config.json").read_text())["model"] == "org/tiny"
 
 
 def test_a_student_the_hub_does_not_have_or_give_is_answered_by_who_can_fix_it(tmp_path: Path, hub: Hub) -> None:
