@@ -11,6 +11,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 REGISTRY_SCHEMA = ROOT / "tests" / "data" / "mcp-registry" / "server.schema.json"
@@ -119,6 +120,53 @@ def test_the_lock_names_packages_and_versions_and_no_address() -> None:
     """Where packages come from is for each machine to say: an address would break another's mirror."""
     assert "://" not in (ROOT / "requirements.lock").read_text(encoding="utf-8")
     assert [entry.split()[0] for entry in _lock_entries() if not re.match(r"[a-z0-9._-]+==[^\s;]+", entry)] == []
+
+
+def test_the_lock_holds_no_release_before_its_time() -> None:
+    """A pre-release is for trying out; the library that holds the keys came into the lock as one, unseen."""
+    assert [entry for entry in _lock_entries() if re.match(r"\S+==\S*\d(a|b|rc|\.dev)\d", entry)] == []
+
+
+def test_each_dependency_has_its_reason_and_is_imported_where_the_page_says(project: dict[str, Any]) -> None:
+    """One that nobody can give a reason for is one to take out."""
+    page = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w-]+)` \| .+ \| (.+) \|$", page, re.MULTILINE)
+    asked = [re.split(r"[\[<>=!~; ]", line, maxsplit=1)[0] for line in project["dependencies"]]
+    assert [name for name, _ in rows] == list(dict.fromkeys(asked))
+    for name, importers in rows:
+        module = {"pyyaml": "yaml"}.get(name, name.replace("-", "_"))
+        imports = re.compile(rf"^\s*(?:from|import) {module}\b|(?:import_module|find_spec)\(\"{module}\"\)", re.MULTILINE)
+        package = ROOT / "nanodistill_mcp"
+        found = {
+            path.relative_to(package).parts[0].removesuffix(".py")
+            for path in package.rglob("*.py")
+            if imports.search(path.read_text(encoding="utf-8"))
+        }
+        assert importers == "most" or found == set(re.findall(r"`(\w+)`", importers)), name
+
+
+def test_what_runs_elsewhere_is_pinned_to_commits_and_may_only_read() -> None:
+    """A tag can be moved to other code; a job that may write can be made to."""
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        text = path.read_text(encoding="utf-8")
+        workflow = yaml.safe_load(text)
+        assert workflow["permissions"] == {"contents": "read"}, path.name
+        uses = re.findall(r"uses: (\S+)", text)
+        assert [action for action in uses if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", action)] == [], path.name
+        assert "${{ github.event" not in text, path.name
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))["jobs"]["check"]
+    assert jobs["steps"][-1]["run"] == "bash .ci/run"
+    assert {each["os"].split("-")[0] for each in jobs["strategy"]["matrix"]["include"]} == {"ubuntu", "macos"}
+    dependabot = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text(encoding="utf-8"))
+    assert all(each["cooldown"]["default-days"] >= 14 for each in dependabot["updates"])
+
+
+def test_every_install_the_readme_tells_of_is_by_hash() -> None:
+    """An install that is not takes whatever the index has that minute."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for line in re.findall(r"^.*pip install.*$", readme, re.MULTILINE):
+        for command in re.findall(r"pip install [^&`]*", line):
+            assert "--require-hashes" in command or "--no-deps" in command, command
 
 
 def test_the_lock_holds_what_pyproject_asks_for(project: dict[str, Any]) -> None:

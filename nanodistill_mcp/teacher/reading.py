@@ -57,12 +57,13 @@ def read_completion(response: Any) -> Completion:
     message = getattr(choice, "message", None)
     calls = getattr(message, "tool_calls", None)
     text = str(calls[0].function.arguments if calls else getattr(message, "content", None) or "")
-    declined = _is_refusal(message)
+    ending = str(getattr(choice, "finish_reason", "") or "")
+    declined = _is_refusal(message, ending)
     usage = getattr(response, "usage", None)
     details = getattr(usage, "prompt_tokens_details", None)
     return Completion(
         text=text,
-        finish_reason="refusal" if declined else str(getattr(choice, "finish_reason", "") or ""),
+        finish_reason="refusal" if declined else ending,
         input_tokens=int(getattr(usage, "prompt_tokens", 0) or 0),
         output_tokens=int(getattr(usage, "completion_tokens", 0) or 0),
         cached_tokens=int(getattr(details, "cached_tokens", 0) or 0),
@@ -122,8 +123,10 @@ def parse(answer_type: type[_A], text: str, *, cut: bool = False) -> tuple[_A | 
     return value, (why if value is None else REPAIRED)
 
 
-def _is_refusal(message: Any) -> bool:
+def _is_refusal(message: Any, ending: str) -> bool:
     notes: dict[str, Any] = getattr(message, "provider_specific_fields", None) or {}
+    if ending == "content_filter" and "thinking_blocks" in notes:
+        return True  # Anthropic has no filter, and LiteLLM before 1.107 gives its models' refusals as one
     return bool(getattr(message, "refusal", None) or notes.get("refusal") or notes.get("stop_reason") == "refusal")
 
 
