@@ -34,6 +34,13 @@ def test_the_table_of_options_is_the_one_the_code_checks() -> None:
     )
 
 
+def test_the_tables_of_costs_are_todays_estimates() -> None:
+    """The prices are the locked library's: another lock has another table."""
+    assert (ROOT / "docs" / "costs.md").read_text(encoding="utf-8") == _program("make_costs").page(), (
+        "run: python docs/make_costs.py"
+    )
+
+
 def test_every_message_of_the_troubleshooting_page_is_one_that_is_said() -> None:
     """People search for the words they read; words that changed since lead nowhere."""
     page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")

@@ -131,7 +131,27 @@ def _given_examples(settings: Settings, chosen: Options, seed: list[dict[str, An
     rows = check_rows(list(seed)) if seed else read_rows(seed_path, settings.readable_dirs())
     tests = read_rows(chosen.test_path, settings.readable_dirs(), labelled=True) if chosen.test_path else None
     inputs = read_inputs(chosen.inputs_path, settings.readable_dirs()) if chosen.inputs_path else []
-    return split(rows, chosen.held_out_split, chosen.seed or 0, tests=tests), inputs
+    if chosen.held_out is not None and chosen.held_out_split is not None:
+        raise UserInputError(
+            "held_out and held_out_split both say what is held out.",
+            next_step="Give held_out to name the examples, or held_out_split for the share to draw.",
+        )
+    seeds = split(rows, chosen.held_out_split, chosen.seed or 0, tests=tests, numbers=chosen.held_out)
+    return seeds, inputs
+
+
+def drawn_to_hold_out(
+    settings: Settings, seed: list[dict[str, Any]], seed_path: str, options: dict[str, Any]
+) -> list[Seed]:
+    """The examples create_run would hold out by lot, which nobody named.
+
+    Raises:
+        UserInputError: The examples or the options are not accepted.
+    """
+    chosen = check_options(options)
+    if chosen.held_out is not None or chosen.test_path:
+        return []
+    return [each for each in _given_examples(settings, chosen, seed, seed_path)[0] if each.split == "held_out"]
 
 
 def check_options(options: dict[str, Any]) -> Options:

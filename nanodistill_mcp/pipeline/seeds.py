@@ -97,7 +97,14 @@ def check_rows(rows: list[Any], *, labelled: bool = False) -> list[Row]:
     return list(checked.items())
 
 
-def split(rows: list[Row], share: float | None, seed: int, *, tests: list[Row] | None = None) -> list[Seed]:
+def split(
+    rows: list[Row],
+    share: float | None,
+    seed: int,
+    *,
+    tests: list[Row] | None = None,
+    numbers: list[int] | None = None,
+) -> list[Seed]:
     """Give every row an id and a side. The order of the rows does not matter; their text and the seed do.
 
     Only rows with an output are held out.
@@ -108,7 +115,12 @@ def split(rows: list[Row], share: float | None, seed: int, *, tests: list[Row] |
             there are test rows.
         seed: Varies the choice.
         tests: Further rows that are all held out. A training row with the same input is left out.
+        numbers: The rows to hold out, counted from 1, in place of drawn ones.
+
+    Raises:
+        UserInputError: The test rows leave too little to learn from, or a number cannot be held out.
     """
+    chosen = None if numbers is None else _by_number(rows, numbers)
     held_inputs = {source for source, _ in tests or []}
     learnable = [row for row in rows if row[0] not in held_inputs]
     if len(learnable) < MIN_ROWS - 1:
@@ -116,15 +128,32 @@ def split(rows: list[Row], share: float | None, seed: int, *, tests: list[Row] |
             "Nearly all examples are also in the test file, so nothing is left to learn from.",
             next_step="Give examples that differ from the test file's.",
         )
-    labelled = [row for row in learnable if row[1]]
-    if share is None:
-        count = 0 if tests or len(labelled) < _FEWEST_TO_HOLD_OUT else max(2, round(0.2 * len(labelled)))
-    else:
-        count = min(round(share * len(labelled)), len(learnable) - 2)
-    by_hash = sorted(labelled, key=lambda row: hashlib.sha256(f"{seed}\0{row[0]}".encode()).digest())
-    chosen = set(_spare(by_hash)[:count])
+    if chosen is None:
+        labelled = [row for row in learnable if row[1]]
+        if share is None:
+            count = 0 if tests or len(labelled) < _FEWEST_TO_HOLD_OUT else max(2, round(0.2 * len(labelled)))
+        else:
+            count = min(round(share * len(labelled)), len(learnable) - 2)
+        by_hash = sorted(labelled, key=lambda row: hashlib.sha256(f"{seed}\0{row[0]}".encode()).digest())
+        chosen = set(_spare(by_hash)[:count])
     seeds = [_seed(f"s{i:04d}", row, "held_out" if row[0] in chosen else "train") for i, row in enumerate(learnable, 1)]
     return seeds + [_seed(f"t{i:05d}", row, "held_out") for i, row in enumerate(tests or [], 1)]
+
+
+def _by_number(rows: list[Row], numbers: list[int]) -> set[str]:
+    """The inputs of the rows with these numbers."""
+    answered = [number for number, (_, output) in enumerate(rows, 1) if output]
+    if wrong := sorted(set(numbers) - set(answered)):
+        raise UserInputError(
+            f"held_out names {', '.join(map(str, wrong[:10]))}, which is no example with an output.",
+            next_step=f"Give numbers from 1 to {len(rows)}, counted without repetitions, of examples that have an output.",
+        )
+    if len(rows) - len(set(numbers)) < MIN_ROWS - 1:
+        raise UserInputError(
+            f"held_out leaves fewer than {MIN_ROWS - 1} of {len(rows)} examples to learn from.",
+            next_step="Name fewer, or give more examples.",
+        )
+    return {rows[number - 1][0] for number in numbers}
 
 
 def _spare(rows: list[Row]) -> list[str]:

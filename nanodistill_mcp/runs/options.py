@@ -33,6 +33,11 @@ class Options(BaseModel):
     held_out_split: Share | None = Field(
         default=None, description="Share of the seeds kept aside as held-out; default 0.2, at least 2 of 5 or more."
     )
+    held_out: list[int] | None = Field(
+        default=None,
+        max_length=10_000,
+        description="Numbers of the examples to hold out, counted from 1 without repetitions, in place of drawn ones.",
+    )
     val_split: Share | None = Field(
         default=None, description="Share of the training examples used as the validation set."
     )
@@ -136,6 +141,7 @@ FIXED_AT_CREATION = (
     "inputs_only",
     "relabel",
     "held_out_split",
+    "held_out",
     "cot_share",
     "thinking_format",
     "tags",

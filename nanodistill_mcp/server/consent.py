@@ -1,11 +1,11 @@
-"""The user's own word, asked for by the client where it can, before what cannot be had back: money, and a run.
+"""The user's own word, asked for by the client where it can: before money is spent, a run is put away, a proof is fixed.
 
 A client that cannot ask, or that answers for its user, gets an error that names the argument with which the agent passes the
 user's word on. Nothing is ever asked for that is secret.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, assert_never
+from typing import Annotated, Any, assert_never
 
 from mcp.server.mcpserver import (
     AcceptedElicitation,
@@ -19,9 +19,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from nanodistill_mcp.errors import UserInputError
 from nanodistill_mcp.pipeline import status as states
+from nanodistill_mcp.pipeline.plan import drawn_to_hold_out
 from nanodistill_mcp.pipeline.revisions import count_examples
-from nanodistill_mcp.runs.records import Stage, State
+from nanodistill_mcp.runs.paths import run_id_of
+from nanodistill_mcp.runs.records import Seed, Stage, State
 from nanodistill_mcp.runs.store import Run
+from nanodistill_mcp.runs.texts import clean
 from nanodistill_mcp.server.app import App
 from nanodistill_mcp.server.arguments import Ctx, app_of
 from nanodistill_mcp.server.boundary import agent_facing
@@ -42,6 +45,8 @@ class NotAsked(Consent):
 
 
 Answer = ElicitationResult[Consent]
+_SHOWN, _SHOWN_CHARS = 8, 160
+
 _Question = Callable[..., Awaitable[Consent | Elicit[Consent]]]
 
 
@@ -64,12 +69,61 @@ def check(answer: Answer, what: str, next_step: str) -> None:
             assert_never(never)
 
 
+def check_held_out(answer: Answer) -> None:
+    """Go on unless the user says no: nothing is spent yet, and who was not asked sees the plan before anything is.
+
+    Raises:
+        UserInputError: The user wants other examples held out.
+    """
+    match answer:
+        case DeclinedElicitation() | AcceptedElicitation(data=Consent(go_on=False)):
+            raise UserInputError(
+                "The user does not want these examples held out, and no run was made.",
+                next_step="Ask which of the examples are to prove the student, then call create_run with the same arguments and "
+                "options.held_out=[their numbers, counted from 1]; an example with a wrong output is corrected in seed.",
+            )
+        case AcceptedElicitation() | CancelledElicitation():
+            return
+        case _ as never:
+            assert_never(never)
+
+
 def _question(ctx: Ctx, text: str) -> Consent | Elicit[Consent]:
     """The question, for a client that can put it; else what counts as no word yet."""
     declared = ctx.client_capabilities.elicitation if ctx.client_capabilities else None
     if declared is None or (declared.form is None and declared.url is not None):
         return NotAsked()
     return Elicit(text, Consent)
+
+
+@agent_facing
+async def may_hold_out(
+    name: str, seed: list[dict[str, Any]], seed_path: str, options: dict[str, Any], ctx: Ctx
+) -> Consent | Elicit[Consent]:
+    """Ask about examples that were drawn: they alone prove the student, so a wrong one among them costs most."""
+    app = app_of(ctx)
+    if bool(seed) == bool(seed_path) or app.store.find(run_id_of(name)):
+        return Consent(go_on=True)
+    drawn = drawn_to_hold_out(app.settings, seed, seed_path, options)
+    asked = _question(ctx, _held_out_question(drawn)) if drawn else NotAsked()
+    return Consent(go_on=True) if isinstance(asked, NotAsked) else asked
+
+
+def _held_out_question(drawn: list[Seed]) -> str:
+    shown = [f"{each.input} \N{RIGHTWARDS ARROW} {each.output}" for each in drawn[:_SHOWN]]
+    lines = [clean(" ".join(line.split())) for line in shown]
+    more = [f"and {len(drawn) - _SHOWN} more"] if len(drawn) > _SHOWN else []
+    return "\n".join(
+        (
+            f"{len(drawn)} of the examples are kept aside: the student never learns from them, and they prove it in the end.",
+            *(
+                line if len(line) <= _SHOWN_CHARS else f"{line[: _SHOWN_CHARS - 1]}\N{HORIZONTAL ELLIPSIS}"
+                for line in lines
+            ),
+            *more,
+            "Are these outputs right, and shall these examples be kept aside?",
+        )
+    )
 
 
 @agent_facing
@@ -141,6 +195,7 @@ def check_price(answer: Answer, app: App, run: Run, stage: Stage) -> None:
     check(answer, price_of_start(app, run, stage, restart=True) or f"{stage} is not started.", next_step)
 
 
+MayHoldOut = Annotated[Answer, Resolve(may_hold_out)]
 MayDelete = Annotated[Answer, Resolve(may_delete)]
 MaySynthesize = Annotated[Answer, Resolve(_may_spend("synthesize_cot"))]
 MayExtract = Annotated[Answer, Resolve(_may_spend("extract_policy"))]

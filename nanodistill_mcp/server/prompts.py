@@ -26,6 +26,7 @@ My examples: {given.get("examples") or "ask me for about ten pairs of input and 
 
 1. Call create_run{f" with {named}" if named else ""}. It spends nothing.
 2. Show me the plan as a short table: dollars at most and likely, minutes, examples held back, disk, and what it assumes.
+   Show me the examples that are held back (seeds.jsonl) too: they prove the model, and options.held_out names others.
 3. Stop there. When I agree, call synthesize_cot and tell me how often the teacher agrees with my answers, then \
 extract_policy, and ask me whether the policy says what I mean.
 4. From then on do what next_step of each reply says. Ask me before any further budget, and where the evaluation says stop.

@@ -19,7 +19,7 @@ from nanodistill_mcp.runs.tags import write_tags
 from nanodistill_mcp.server.app import spend_reply
 from nanodistill_mcp.server.arguments import Ctx, RunId, app_of
 from nanodistill_mcp.server.artifacts import artifact_list
-from nanodistill_mcp.server.consent import MayDelete, check
+from nanodistill_mcp.server.consent import MayDelete, MayHoldOut, check, check_held_out
 from nanodistill_mcp.server.next_steps import current_stage, next_step
 from nanodistill_mcp.server.preflight import inspect_both
 from nanodistill_mcp.server.replies import CloneReply, CreateReply, DeleteReply, NextStep, RefineReply
@@ -32,6 +32,7 @@ async def create_run(
         str, Field(description="What the model is to do with an input, in a sentence or two.", max_length=20_000)
     ],
     ctx: Ctx,
+    held_out: MayHoldOut,
     seed: Annotated[
         list[dict[str, Any]],
         Field(
@@ -73,6 +74,7 @@ async def create_run(
     Answers with the plan and an estimate of calls, dollars, updates and disk to show the user before going on. Takes a few
     seconds. Next: synthesize_cot.
     """
+    check_held_out(held_out)
     request = plan.check_request(
         app_of(ctx).settings,
         name=name,

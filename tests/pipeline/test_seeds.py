@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -356,6 +357,29 @@ def test_an_answer_that_occurs_once_is_kept_for_training() -> None:
     for number in range(30):
         held = [seed.output for seed in split(rows, None, number) if seed.split == "held_out"]
         assert held == ["common", "common"]
+
+
+def test_examples_named_by_their_numbers_are_held_out_and_no_others() -> None:
+    """The user knows which examples are the ones that count."""
+    made = split(_texts(6), None, 0, numbers=[1, 6, 6])
+    assert [seed.split for seed in made] == ["held_out", *["train"] * 4, "held_out"]
+    assert all(seed.split == "train" for seed in split(_texts(6), None, 0, numbers=[]))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "what"),
+    [
+        ([0], "held_out names 0, which is no example with an output"),
+        ([7, -1], "held_out names -1, 7, which"),
+        ([2], "held_out names 2, which"),
+        ([1, 3, 4, 5, 6], "held_out leaves fewer than 2 of 6 examples to learn from"),
+    ],
+)
+def test_a_number_that_cannot_be_held_out_is_named(numbers: list[int], what: str) -> None:
+    """The second example here has no output: nothing could be held against it."""
+    rows = [(source, output if number != 2 else "") for number, (source, output) in enumerate(_texts(6), 1)]
+    with pytest.raises(UserInputError, match=re.escape(what)):
+        split(rows, None, 0, numbers=numbers)
 
 
 def test_test_rows_are_all_held_out_and_never_trained_on() -> None:

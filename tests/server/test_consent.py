@@ -182,8 +182,63 @@ async def test_a_stage_that_is_done_asks_nothing_and_one_that_is_to_make_more_do
     assert more.is_error
 
 
+TEN = [{"input": f"message {number}\u202e", "output": "even" if number % 2 == 0 else "odd"} for number in range(1, 11)]
+
+
+async def _create(client: Client, **given: Any) -> str:
+    """What create_run says of these examples and a student there is none of: refused, once the examples are agreed on."""
+    arguments = {"name": "new", "instruction": "Sort.", "seed": TEN, "student": "/nowhere", **given}
+    return _told(await client.call_tool("create_run", arguments))
+
+
+@ERAS
+async def test_examples_drawn_for_the_proof_are_shown_and_a_no_makes_no_run(tmp_path: Path, mode: str) -> None:
+    """Two wrong outputs among them, and the number at the end says nothing."""
+    user = User(ElicitResult(action="decline"))
+    async with _client(tmp_path, user, mode) as client:
+        told = await _create(client)
+    lines = user.asked[0].splitlines()
+    assert lines[0].startswith("2 of the examples are kept aside")
+    shown = {line.replace("\N{REPLACEMENT CHARACTER}", "\u202e") for line in lines[1:-1]}
+    assert shown < {f"{row['input']} \N{RIGHTWARDS ARROW} {row['output']}" for row in TEN}
+    assert len(shown) == 2
+    assert lines[-1].endswith("?")
+    assert told.startswith("The user does not want these examples held out, and no run was made. Ask which")
+    assert "options.held_out=[" in told
+    assert RunStore(tmp_path).names() == []
+
+
+@pytest.mark.parametrize(
+    ("user", "options", "asked"),
+    [
+        pytest.param(yes(), {}, 1, id="the user says yes"),
+        pytest.param(User(ElicitResult(action="cancel")), {}, 1, id="nobody is at the client"),
+        pytest.param(None, {}, 0, id="the client cannot ask"),
+        pytest.param(yes(), {"held_out": [1, 2]}, 0, id="they were named"),
+        pytest.param(yes(), {"held_out_split": 0}, 0, id="none is held out"),
+    ],
+)
+async def test_what_was_agreed_on_named_or_could_not_be_asked_goes_on(
+    tmp_path: Path, user: User | None, options: dict[str, Any], asked: int
+) -> None:
+    """Nothing is spent yet: a client without a person at it is not stopped here."""
+    async with _client(tmp_path, user) as client:
+        told = await _create(client, options=options)
+    assert told.startswith("That student's folder is outside")
+    assert user is None or len(user.asked) == asked
+
+
+async def test_a_run_that_is_there_asks_nothing_about_its_examples(tmp_path: Path) -> None:
+    """A client that repeats a call gets the run, not the question again."""
+    make_run(tmp_path)
+    user = yes()
+    async with _client(tmp_path, user) as client:
+        await _create(client, name="tickets")
+    assert user.asked == []
+
+
 def test_the_question_is_no_argument_of_the_tool(tmp_path: Path) -> None:
     """An agent must not be able to answer for the user in its place."""
     server = build_server(load_settings(tmp_path, env={}))
     for tool in server._tool_manager.list_tools():  # pyright: ignore[reportPrivateUsage]
-        assert "word" not in json.dumps(tool.parameters["properties"]).split('"')
+        assert not {"word", "held_out"} & set(tool.parameters["properties"])

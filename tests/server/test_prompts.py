@@ -50,7 +50,12 @@ async def test_each_prompt_names_only_tools_there_are(client: Client, tmp_path: 
     words = {word for tool in tools for word in (tool,) if "_" in word}
     for prompt in listed:
         text = await _text(client, prompt.name)
-        called = set(re.findall(r"\b([a-z]+_[a-z_]+)\b(?!\.)", text)) - {"failure_groups", "next_step", "run_id"}
+        called = set(re.findall(r"\b([a-z]+_[a-z_]+)\b(?!\.)", text)) - {
+            "failure_groups",
+            "next_step",
+            "run_id",
+            "held_out",
+        }
         assert called <= words, prompt.name
         assert called
         assert len(text) < 2_000
