@@ -135,7 +135,9 @@ def test_each_dependency_has_its_reason_and_is_imported_where_the_page_says(proj
     assert [name for name, _ in rows] == list(dict.fromkeys(asked))
     for name, importers in rows:
         module = {"pyyaml": "yaml"}.get(name, name.replace("-", "_"))
-        imports = re.compile(rf"^\s*(?:from|import) {module}\b|(?:import_module|find_spec)\(\"{module}\"\)", re.MULTILINE)
+        imports = re.compile(
+            rf"^\s*(?:from|import) {module}\b|(?:import_module|find_spec)\(\"{module}\"\)", re.MULTILINE
+        )
         package = ROOT / "nanodistill_mcp"
         found = {
             path.relative_to(package).parts[0].removesuffix(".py")
