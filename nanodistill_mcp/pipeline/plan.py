@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import math
+import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +19,7 @@ from nanodistill_mcp.pipeline.seeds import check_rows, digest, read_inputs, read
 from nanodistill_mcp.pipeline.thinking import FORMATS
 from nanodistill_mcp.runs.options import FIXED_AT_CREATION, Options, set_options
 from nanodistill_mcp.runs.paths import run_id_of
+from nanodistill_mcp.runs.patience import OutOfPatienceError, computing_at_most
 from nanodistill_mcp.runs.records import Plan, Reasoning, RunManifest, RunSpec, Seed
 from nanodistill_mcp.runs.store import now
 from nanodistill_mcp.runs.tags import check_tags
@@ -28,6 +32,10 @@ CEILING_ROWS = 100
 """Held-out examples the teacher solves, at most: its ceiling needs no more."""
 
 EXAMPLES_PER_CALL = 8
+
+_ONE_CHECK_S = 1.0
+_ALL_CHECKS_S = 5.0
+_ONE_OF_EACH_KIND: tuple[Any, ...] = (None, True, 0, "", [], [""], {}, {"": ""})
 
 
 Examples = tuple[list[Seed], list[str]]
@@ -233,7 +241,7 @@ def check_schema(schema: dict[str, Any], seeds: list[Seed]) -> None:
     Raises:
         UserInputError: Names the seed whose output does not.
     """
-    keeps = schema_check(schema)
+    keeps = schema_check(schema, total_s=_ALL_CHECKS_S)
     for number, seed in enumerate(seeds, 1):
         if seed.labelled and not keeps(seed.output):
             raise UserInputError(
@@ -242,31 +250,62 @@ def check_schema(schema: dict[str, Any], seeds: list[Seed]) -> None:
             )
 
 
-def schema_check(schema: dict[str, Any]) -> Callable[[str], bool]:
+def schema_check(schema: dict[str, Any], *, total_s: float = math.inf) -> Callable[[str], bool]:
     """A function that says whether an output keeps a response schema; with an empty one, every output does.
 
+    An output that takes longer than a second to check does not keep it: a pattern can be written so that it never ends.
+
+    Args:
+        schema: The response schema.
+        total_s: How long all checks together may compute.
+
     Raises:
-        UserInputError: The schema is not a JSON Schema.
+        UserInputError: The schema is not a JSON Schema, or it names another document; the function: its checks take too long.
     """
     if not schema:
         return lambda _: True
     import jsonschema  # noqa: PLC0415 - only for runs that have a schema
+    from referencing import Registry  # noqa: PLC0415 - as above
+    from referencing.exceptions import Unresolvable  # noqa: PLC0415 - as above
 
+    # A registry of its own: the library's would fetch whatever address or file a $ref names.
+    validator = jsonschema.Draft202012Validator(schema, registry=Registry())  # pyright: ignore[reportUnknownArgumentType]
     try:
-        jsonschema.Draft202012Validator.check_schema(schema)
-    except jsonschema.SchemaError:
+        with computing_at_most(_ONE_CHECK_S):
+            jsonschema.Draft202012Validator.check_schema(schema)
+            for value in _ONE_OF_EACH_KIND:
+                validator.is_valid(value)  # pyright: ignore[reportUnknownMemberType] - typed in part
+    except Unresolvable:
+        raise UserInputError(
+            "response_schema names another document or a part that is not there.",
+            next_step="Put what a $ref names under $defs of the schema itself; nothing is fetched.",
+        ) from None
+    except (jsonschema.SchemaError, re.error, RecursionError, OutOfPatienceError, ValueError):
         raise UserInputError(
             "response_schema is not a JSON Schema.",
             next_step="Give a JSON Schema (draft 2020-12) for the output, or leave it out.",
         ) from None
-    validator = jsonschema.Draft202012Validator(schema)
+    left_s = total_s
 
     def keeps(output: str) -> bool:
+        nonlocal left_s
+        began_s = time.process_time()
         try:
             value = json.loads(output)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = output
-        return validator.is_valid(value)  # pyright: ignore[reportUnknownMemberType] - typed in part
+        try:
+            with computing_at_most(_ONE_CHECK_S):
+                return validator.is_valid(value)  # pyright: ignore[reportUnknownMemberType] - typed in part
+        except (Unresolvable, re.error, RecursionError, OutOfPatienceError):
+            return False
+        finally:
+            left_s -= time.process_time() - began_s
+            if left_s < 0:
+                raise UserInputError(
+                    "The examples take too long to be held against response_schema.",
+                    next_step="Simplify its patterns, or leave it out.",
+                )
 
     return keeps
 

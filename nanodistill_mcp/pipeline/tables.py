@@ -14,6 +14,7 @@ from typing import Any
 
 from nanodistill_mcp.errors import UserInputError
 from nanodistill_mcp.runs.files import open_beneath
+from nanodistill_mcp.runs.secrets import line_with_key
 
 MAX_FILE_BYTES = 10_000_000
 
@@ -58,6 +59,12 @@ def read_table(path_text: str, allowed: list[Path], kind: Kind) -> list[Any]:
         ) from None
     if not text.strip():
         raise UserInputError(f"The {kind.name} file is empty.", next_step=kind.shape)
+    if line := line_with_key(text):
+        raise UserInputError(
+            f"Line {line} of the {kind.name} file looks like a key or a password, and its rows go to the teacher.",
+            next_step="Take it out of the file, and change it if it is a real one. Examples that are meant to hold such lines can be "
+            "passed as the argument seed.",
+        )
     match Path(path_text).suffix.lower():
         case ".json":
             return _parse_json(text, kind)

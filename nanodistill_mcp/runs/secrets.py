@@ -56,6 +56,14 @@ def redacted(text: str, keys: Sequence[str] | None = None) -> str:
     return _LOOKS_SECRET.sub(HIDDEN, without_keys(text, keys))
 
 
+def line_with_key(text: str) -> int:
+    """The number of the first line that holds what looks like a key, or one of this process; 0 when none does."""
+    places = [text.find(value) for value in held() if value in text]
+    if found := _LOOKS_SECRET.search(text):
+        places.append(found.start())
+    return 1 + text.count("\n", 0, min(places)) if places else 0
+
+
 class RedactedStream:
     """A text stream that lets no key through. What is written is held back to the end of its line."""
 
