@@ -180,7 +180,7 @@ class _Reader:
     last_message: str = ""
 
     def new_lines(self) -> Iterator[str]:
-        events = list(read_lines(self.job.events))
+        events = list(read_lines(self.job.events, appended=True))
         yield from map(_event, events[self.events :])
         self.events = len(events)
         text = self.job.log.read_text(encoding="utf-8", errors="replace") if self.job.log.exists() else ""

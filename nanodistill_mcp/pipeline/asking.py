@@ -49,7 +49,7 @@ async def ask_student(job: Job, questions: Sequence[Question], models: Sequence[
     run.paths.answered.mkdir(mode=0o700, exist_ok=True)
     kept_path = run.paths.answered / f"{hashlib.sha256(student.encode()).hexdigest()[:16]}.jsonl"
     by_key = {question.key: question for question in questions}
-    answered = {(row.variant, row.id) for row in read_records(kept_path, Generated)}
+    answered = {(row.variant, row.id) for row in read_records(kept_path, Generated, appended=True)}
     total = len(by_key) * len(models)
     left = [key for key in by_key if any((known_as[model], key) not in answered for model in models)]
     job.progress(total - sum((known_as[m], key) not in answered for m in models for key in left), total, "answering")
@@ -78,7 +78,7 @@ async def ask_student(job: Job, questions: Sequence[Question], models: Sequence[
         )
     given: Given = defaultdict(dict)
     names = {known: model for model, known in known_as.items()}
-    for row in read_records(kept_path, Generated):
+    for row in read_records(kept_path, Generated, appended=True):
         if row.id in by_key and row.variant in names:
             given[names[row.variant]][row.id] = row
     return given

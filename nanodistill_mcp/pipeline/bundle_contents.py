@@ -132,7 +132,7 @@ def _job_parts(run: Run, places: "_Places") -> Iterator[Part]:
             told = request.model_copy(update={"arguments": arguments, "nonce": ""}).model_dump()
             yield Part(f"{folder}/request.json", json_bytes(places.taken_out(told), indent=1) + b"\n")
         if job.stage == "train" and job.metrics.exists():
-            lines = (json_bytes(places.taken_out(line)) + b"\n" for line in read_lines(job.metrics))
+            lines = (json_bytes(places.taken_out(line)) + b"\n" for line in read_lines(job.metrics, appended=True))
             yield Part(f"{folder}/metrics.jsonl", b"".join(lines))
 
 

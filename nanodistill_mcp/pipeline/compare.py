@@ -101,7 +101,7 @@ async def _ask_file(job: Job, questions: list[Question]) -> dict[str, Generated]
     run.paths.answered.mkdir(mode=0o700, exist_ok=True)
     kept_path = run.paths.answered / f"gguf-{hashlib.sha256(str(file).encode()).hexdigest()[:16]}.jsonl"
     wanted = {question.key: question for question in questions}
-    if wanted.keys() - {row.id for row in read_records(kept_path, Generated)}:
+    if wanted.keys() - {row.id for row in read_records(kept_path, Generated, appended=True)}:
         prompts_path = job.paths.root / "prompts-gguf.jsonl"
         write_lines(prompts_path, [question.row() for question in wanted.values()])
         request = AskGgufRequest(
@@ -113,7 +113,7 @@ async def _ask_file(job: Job, questions: list[Question]) -> dict[str, Generated]
             max_tokens=questions[0].max_tokens,
         )
         await job.run_student(request, Done, silent_s=LLAMA_CPP_SILENT_S, died=llama_cpp_died)
-    return {row.id: row for row in read_records(kept_path, Generated)}
+    return {row.id: row for row in read_records(kept_path, Generated, appended=True)}
 
 
 def _said(run: Run, row: Generated) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from nanodistill_mcp.jobs.launch import Alive, Finished, Lost, observe
+from nanodistill_mcp.jobs.memory import free_disk_bytes
 from nanodistill_mcp.jobs.processes import is_same
 from nanodistill_mcp.pipeline.revisions import moved_since_dataset
 from nanodistill_mcp.runs.files import read_object
@@ -18,6 +19,9 @@ from nanodistill_mcp.teacher.batch_book import open_batches
 
 COSTS: frozenset[Stage] = frozenset(("synthesize_cot", "extract_policy", "amplify"))
 """Stages that pay the teacher."""
+
+_FULL_BYTES = 1 << 20
+"""With less room than this nothing of a run can be written."""
 
 
 BUILDS_ON: dict[Stage, Stage] = {
@@ -93,6 +97,8 @@ def stage_status(run: Run, stage: Stage) -> StageStatus:
         case Lost():
             beat = read_record(newest.heartbeat, Heartbeat) or Heartbeat(at="")
             message = "its worker ended before the stage was done; what it finished is kept"
+            if free_disk_bytes(run.paths.root) < _FULL_BYTES:  # then its own last words could not be written either
+                message = "the disk is full, so its worker ended; what it finished is kept. Free some space first"
             found = StageStatus(
                 stage, State.INTERRUPTED, beat.done, beat.total, message, beat.live, beat.at, job=newest
             )

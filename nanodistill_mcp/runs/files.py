@@ -167,13 +167,16 @@ def append_line(path: Path, value: dict[str, Any]) -> None:
     fault("append.done")
 
 
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+def read_lines(path: Path, *, appended: bool = False) -> Iterator[dict[str, Any]]:
     """Yield the JSON objects of a JSONL file; nothing when there is none.
 
-    A last line that is torn (no newline, or not JSON) is what a death in mid-append leaves, and is left out.
+    Args:
+        path: The file.
+        appended: It is written line by line: a last line that is torn (no newline, or not JSON) is what a death in
+            mid-append leaves, and is left out. In a file that is only ever written whole it is damage.
 
     Raises:
-        DamagedRunError: A line before the last is not a JSON object.
+        DamagedRunError: A line is not a JSON object.
     """
     try:
         stream = open_plain(path)
@@ -183,10 +186,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
         damaged_at = 0
         for number, line in enumerate(stream, 1):
             if damaged_at:
-                raise DamagedRunError(
-                    f"Line {damaged_at} of {path.name} is not a JSON object.",
-                    next_step="Restore the file from a copy, or redo the stage with restart=true.",
-                )
+                break
             try:
                 value = json.loads(line) if line.endswith(b"\n") else None
             except (ValueError, RecursionError):
@@ -195,6 +195,13 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 yield value  # pyright: ignore[reportUnknownVariableType]
             else:
                 damaged_at = number
+        else:
+            damaged_at = 0 if appended else damaged_at  # only the last line can be
+        if damaged_at:
+            raise DamagedRunError(
+                f"Line {damaged_at} of {path.name} is not a JSON object.",
+                next_step="Restore the file from a copy, or redo the stage with restart=true.",
+            )
 
 
 def count_lines(path: Path) -> int:

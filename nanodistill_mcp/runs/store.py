@@ -6,6 +6,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -48,13 +49,13 @@ def read_record(path: Path, kind: type[_R]) -> _R | None:
         ) from None
 
 
-def read_records(path: Path, kind: type[_R]) -> Iterator[_R]:
-    """Yield the records of a JSONL file; nothing when there is none.
+def read_records(path: Path, kind: type[_R], *, appended: bool = False) -> Iterator[_R]:
+    """Yield the records of a JSONL file; nothing when there is none. Of an appended one, a torn last line is left out.
 
     Raises:
         DamagedRunError: A line is not such a record.
     """
-    for number, row in enumerate(read_lines(path), 1):
+    for number, row in enumerate(read_lines(path, appended=appended), 1):
         try:
             yield kind.model_validate(row)
         except ValidationError:
@@ -62,6 +63,26 @@ def read_records(path: Path, kind: type[_R]) -> Iterator[_R]:
                 f"Line {number} of {path.name} does not have the fields it should have.",
                 next_step="Restore the file from a copy, or redo the stage that writes it with restart=true.",
             ) from None
+
+
+@contextlib.contextmanager
+def saying_what_is_damaged(run_id: str) -> Generator[None]:
+    """Take what goes wrong while a run's files are put into words for damage to them, which is what it nearly always is.
+
+    The log has the traceback, and with it the file.
+
+    Raises:
+        DamagedRunError: Something did.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, OSError) as error:
+        traceback.print_exception(error)
+        what = errno.errorcode.get(error.errno or 0, "error") if isinstance(error, OSError) else type(error).__name__
+        raise DamagedRunError(
+            f"A file of run {run_id!r} does not hold what it should ({what}).",
+            next_step="The server's log says where. Restore it from a copy, or redo its stage with restart=true.",
+        ) from None
 
 
 @dataclass(frozen=True)

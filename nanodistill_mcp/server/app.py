@@ -10,7 +10,7 @@ from nanodistill_mcp.pipeline.report import NOT_WRITTEN
 from nanodistill_mcp.pipeline.revisions import count_examples, revisions_of
 from nanodistill_mcp.pipeline.status import StageStatus
 from nanodistill_mcp.runs.records import Stage, State
-from nanodistill_mcp.runs.store import Run, RunStore
+from nanodistill_mcp.runs.store import Run, RunStore, saying_what_is_damaged
 from nanodistill_mcp.server.artifacts import artifact_list
 from nanodistill_mcp.server.next_steps import current_stage, next_step
 from nanodistill_mcp.server.replies import SpendReply, StageLine, StageReply, StatusReply
@@ -59,6 +59,11 @@ def spend_reply(run: Run) -> SpendReply:
 
 def stage_reply(run: Run, stage: Stage) -> StageReply:
     """Everything an agent needs to know of a stage."""
+    with saying_what_is_damaged(run.run_id):
+        return _stage_reply(run, stage)
+
+
+def _stage_reply(run: Run, stage: Stage) -> StageReply:
     found = states.stage_status(run, stage)
     result = result_of(run, found) if found.state is State.DONE else {}
     return StageReply(
@@ -117,6 +122,11 @@ def _poll_after_s(found: StageStatus) -> int:
 
 def status_reply(run: Run, *, detail: bool) -> StatusReply:
     """A run at a glance."""
+    with saying_what_is_damaged(run.run_id):
+        return _status_reply(run, detail=detail)
+
+
+def _status_reply(run: Run, *, detail: bool) -> StatusReply:
     stages = states.pipeline_status(run)
     current = current_stage(run, stages)
     living = current if current.state.active else None

@@ -9,7 +9,7 @@ from typing import IO
 from nanodistill_mcp.errors import UserInputError
 from nanodistill_mcp.pipeline.policy_versions import versions_of
 from nanodistill_mcp.runs.files import open_beneath
-from nanodistill_mcp.runs.store import Run
+from nanodistill_mcp.runs.store import Run, saying_what_is_damaged
 from nanodistill_mcp.runs.texts import clean
 from nanodistill_mcp.server.replies import Artifact, PageReply
 from nanodistill_mcp.server.views import COMPARE_RUNS, EXAMPLES, LINEAGE, view
@@ -137,7 +137,8 @@ def open_artifact(run: Run, name: str) -> int:
 
 
 def _stream(run: Run, name: str) -> IO[bytes]:
-    made = view(run, name)
+    with saying_what_is_damaged(run.run_id):
+        made = view(run, name)
     return os.fdopen(open_artifact(run, name), "rb") if made is None else io.BytesIO(made)
 
 

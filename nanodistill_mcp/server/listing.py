@@ -8,7 +8,7 @@ from nanodistill_mcp.pipeline import status as states
 from nanodistill_mcp.pipeline.status import StageStatus
 from nanodistill_mcp.runs.files import read_object
 from nanodistill_mcp.runs.records import Exit, State
-from nanodistill_mcp.runs.store import Run, read_record
+from nanodistill_mcp.runs.store import Run, read_record, saying_what_is_damaged
 from nanodistill_mcp.runs.texts import clean
 from nanodistill_mcp.server.app import App
 from nanodistill_mcp.server.next_steps import current_stage
@@ -60,7 +60,8 @@ def _has_tag(run: Run, tag: str) -> bool:
 
 def _line(run: Run) -> RunLine:
     try:
-        return _readable_line(run)
+        with saying_what_is_damaged(run.run_id):
+            return _readable_line(run)
     except DamagedRunError as error:
         return RunLine(run_id=run.run_id, damaged=error.what)
 

@@ -59,7 +59,7 @@ def generate(request: GenerateRequest) -> Done:
         for line in read_lines(request.prompts_path)
     ]
     drop_torn_line(request.output_path)
-    answered = {(row["variant"], row["id"]) for row in read_lines(request.output_path)}
+    answered = {(row["variant"], row["id"]) for row in read_lines(request.output_path, appended=True)}
     total = len(prompts) * len(request.variants)
     done = sum((variant.name, prompt.id) in answered for variant in request.variants for prompt in prompts)
     progress = _Progress(request, done, total)

@@ -287,7 +287,7 @@ def _answer(
     variant: str,
     context_tokens: int,
 ) -> None:
-    answered = {row["id"] for row in read_lines(request.output_path) if row["variant"] == variant}
+    answered = {row["id"] for row in read_lines(request.output_path, appended=True) if row["variant"] == variant}
     done = len([row for row in rows if row["id"] in answered])
     for row in rows:
         if row["id"] in answered:
@@ -313,7 +313,9 @@ def _answer(
 
 def _stops(llama: LlamaCpp, request: VerifyRequest) -> bool:
     """Whether most answers ended by themselves; a greeting is asked where there are none."""
-    reasons = [row["finish_reason"] for row in read_lines(request.output_path) if row["variant"] == "gguf"]
+    reasons = [
+        row["finish_reason"] for row in read_lines(request.output_path, appended=True) if row["variant"] == "gguf"
+    ]
     if not reasons:
         reasons = [llama.complete(llama.prompt_ids(_GREETING), request.max_tokens).finish_reason]
     return reasons.count("stop") * 2 >= len(reasons)

@@ -32,7 +32,7 @@ STAGES = ("synthesize_cot", "extract_policy", "amplify")
 CONCURRENCY = 8
 PRODUCTS = ("traces_cot.jsonl", "policy.json", "traces_amplified.jsonl", "rejected.jsonl")
 
-_HOST = str(Path(__file__).with_name("host_program.py"))
+HOST = str(Path(__file__).with_name("host_program.py"))
 _WAIT_S = 120.0
 _POLL_S = 0.002
 
@@ -150,7 +150,7 @@ class Course:
     @asynccontextmanager
     async def _connect(self) -> AsyncGenerator[Agent, None]:
         server = [sys.executable, "-m", "nanodistill_mcp", "serve"]
-        parameters = StdioServerParameters(command=sys.executable, args=[_HOST, *server], env=self.bench.env)
+        parameters = StdioServerParameters(command=sys.executable, args=[HOST, *server], env=self.bench.env)
         async with Client(parameters) as client:
             yield Agent(client)
 
@@ -158,9 +158,9 @@ class Course:
         while self.waiting:
             kill = self.waiting[0]
             goal = len(self.bench.teacher.asked) + kill.questions
-            await _until(lambda goal=goal: len(self.bench.teacher.asked) >= goal)
+            await until(lambda goal=goal: len(self.bench.teacher.asked) >= goal)
             await anyio.sleep(kill.moment_s)  # the moment itself, drawn at random: there is nothing to wait for
-            process = await _until({"worker": self._worker, "server": _server, "host": _host}[kill.kind])
+            process = await until({"worker": self._worker, "server": find_server, "host": find_host}[kill.kind])
             try:
                 if kill.kind == "host":
                     os.killpg(process.pid, signal.SIGKILL)
@@ -168,7 +168,7 @@ class Course:
                     process.kill()
             except (ProcessLookupError, psutil.NoSuchProcess):
                 continue  # it had just ended by itself
-            await _until(lambda process=process: _is_gone(process) or None)
+            await until(lambda process=process: is_gone(process) or None)
             self.waiting.popleft()
             self.killed.append((kill, read_journal(self.run.paths.calls)))
 
@@ -235,30 +235,34 @@ class Course:
         return again
 
 
-def _host() -> psutil.Process | None:
-    return _child_of(psutil.Process(), _HOST)
+def find_host() -> psutil.Process | None:
+    """The client that this process started."""
+    return child_of(psutil.Process(), HOST)
 
 
-def _server() -> psutil.Process | None:
-    host = _host()
-    return host and _child_of(host, "nanodistill_mcp")
+def find_server() -> psutil.Process | None:
+    """That client's server."""
+    host = find_host()
+    return host and child_of(host, "nanodistill_mcp")
 
 
-def _child_of(parent: psutil.Process, word: str) -> psutil.Process | None:
+def child_of(parent: psutil.Process, word: str) -> psutil.Process | None:
+    """The child whose command line has a word in it."""
     try:
         return next((child for child in parent.children() if word in child.cmdline()), None)
     except psutil.Error:  # it ended between the looks
         return None
 
 
-def _is_gone(process: psutil.Process) -> bool:
+def is_gone(process: psutil.Process) -> bool:
+    """Has it ended, whether or not its parent has looked?"""
     try:
         return process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
 
 
-async def _until(found: Callable[[], T | None]) -> T:
+async def until(found: Callable[[], T | None]) -> T:
     """Wait for something. The course as a whole has a limit of time."""
     while not (value := found()):
         await anyio.sleep(_POLL_S)

@@ -146,7 +146,8 @@ def everything_reads(paths: RunPaths, plan: str) -> JournalReading:
         if path.suffix == ".json":
             assert isinstance(read_json(path), dict), f"{plan}: {path.name}"
         elif path.suffix == ".jsonl" and path != paths.calls:
-            rows = list(read_lines(path))
+            appended = path.is_relative_to(paths.jobs) or path.is_relative_to(paths.answered)
+            rows = list(read_lines(path, appended=appended))
             assert rows or path == paths.rejected or path.stat().st_size == 0, f"{plan}: {path.name}"
     reading = read_journal(paths.calls)
     assert reading.damaged_lines == 0, plan

@@ -132,10 +132,14 @@ def _works_on(run: Run, process: psutil.Process) -> bool:
 class Launcher:
     """A server process of its own, in a session of its own, as a client starts one."""
 
-    def __init__(self) -> None:
+    def __init__(self, **env: str) -> None:
         program = str(Path(__file__).with_name("launcher_program.py"))
         self.process = subprocess.Popen(
-            [sys.executable, "-I", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+            [sys.executable, "-I", program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            env={**os.environ, **env},
         )
 
     def ready(self) -> None:
@@ -149,6 +153,10 @@ class Launcher:
 
     def told(self) -> dict[str, Any]:
         return json.loads(self._read())
+
+    def told_or_died(self) -> dict[str, Any] | None:
+        line = self._read()
+        return json.loads(line) if line else None
 
     def kill(self) -> None:
         self.process.kill()

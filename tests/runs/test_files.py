@@ -161,7 +161,10 @@ def test_a_torn_last_line_is_left_out_at_every_cut(tmp_path: Path) -> None:
     for cut in range(len(data) + 1):
         path.write_bytes(data[:cut])
         whole = data[:cut].count(b"\n")
-        assert list(read_lines(path)) == rows[:whole]
+        assert list(read_lines(path, appended=True)) == rows[:whole]
+        if cut and data[cut - 1] != ord("\n"):
+            with pytest.raises(DamagedRunError, match=f"Line {whole + 1} of metrics.jsonl"):
+                list(read_lines(path))
         assert count_lines(path) == whole
         assert tail_lines(path, 10) == rows[:whole]
 

@@ -82,7 +82,7 @@ def training(root: Path, student: Path, *, train: int = 20, valid: int = 5, **ch
 
 def events(request: TrainRequest, kind: str) -> list[dict[str, Any]]:
     """The events of one kind, oldest first."""
-    return [line for line in read_lines(request.metrics_path) if line["event"] == kind]
+    return [line for line in read_lines(request.metrics_path, appended=True) if line["event"] == kind]
 
 
 def start(request: StudentRequest, **environment: str) -> subprocess.Popen[bytes]:

@@ -82,7 +82,7 @@ def losses_of(run: Run) -> tuple[list[dict[str, Any]], list[int]]:
     for job in run.paths.job_list():
         if job.stage != "train":
             continue
-        told = [line for line in read_lines(job.metrics) if line.get("event") in ("step", "valid")]
+        told = [line for line in read_lines(job.metrics, appended=True) if line.get("event") in ("step", "valid")]
         first = next((line["iteration"] for line in told if line["event"] == "step"), None)
         if first is not None:
             before = first - 1  # the checkpoint it went on from
