@@ -6,7 +6,7 @@ before it, and what did not help is not repeated: so training makes progress whe
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 Pressure = Literal["unknown", "normal", "warn", "critical"]
 """What the kernel itself says of memory. Linux never says normal: that nobody waits for memory does not mean there is some."""
@@ -32,6 +32,11 @@ SLEPT_S = 30.0
 FULL = 100.0
 
 
+def reserve_gb(total_gb: float) -> float:
+    """What is kept free for the system on a machine with so much memory."""
+    return max(1.0, 0.06 * total_gb)
+
+
 @dataclass(frozen=True)
 class Limits:
     """What training may take, by the names of its options, and what is kept for the system."""
@@ -45,7 +50,7 @@ class Limits:
     @property
     def reserve_gb(self) -> float:
         """Memory that other programs find free, whatever training wants."""
-        return max(1.0, 0.06 * self.total_gb)
+        return reserve_gb(self.total_gb)
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,17 @@ class Sample:
     pressure: Pressure = "unknown"
     steps: int = 0
     """Steps that training was heard to make so far."""
+
+
+class Sampler(Protocol):
+    """Looks at the machine, with a clock of its own."""
+
+    every_s: float
+    """Seconds of the real clock between two looks."""
+
+    def sample(self, trainer: int | None) -> Sample:
+        """One look, at the trainer with this pid too when there is one."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -138,8 +154,9 @@ def step(limits: Limits, state: State, sample: Sample) -> tuple[State, Decision 
             if decided is not None:
                 return by_memory, decided
             return (_run if state.mode == "running" else _wait)(limits, by_memory, sample)
-        case "leaving" | "stopping" if sample.own_gb is not None and sample.own_gb > limits.memory_hard_limit_gb:
-            return _killed(limits, state, sample.own_gb)
+        case "leaving" | "stopping" if sample.own_gb is not None and state.reason != "hard limit":
+            is_over = sample.own_gb > limits.memory_hard_limit_gb
+            return _killed(limits, state, sample.own_gb) if is_over else (state, None)
         case "away":
             return _come_back(limits, state, sample)
         case _:

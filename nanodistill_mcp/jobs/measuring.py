@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Protocol
 
 import psutil
 
@@ -28,17 +27,6 @@ _FOOTPRINT_AT = 16 + 7 * 8
 _VM_STAT = re.compile(r"^(Pages free|File-backed pages|Pages purgeable):\s+(\d+)\.", re.MULTILINE)
 _PAGE = re.compile(r"page size of (\d+) bytes")
 _VM_STAT_TIMEOUT_S = 2.0
-
-
-class Sampler(Protocol):
-    """Looks at the machine, with a clock of its own."""
-
-    every_s: float
-    """Seconds of the real clock between two looks."""
-
-    def sample(self, trainer: int | None) -> Sample:
-        """One look, at the trainer with this pid too when there is one."""
-        ...
 
 
 class MachineSampler:
@@ -74,11 +62,6 @@ def others_percent(busy_s: float, idle_s: float, own_s: float) -> float:
         return 0.0
     # What a tree used that has just ended is gone from the count, so its difference can be negative.
     return round(FULL * max(0.0, busy_s - max(0.0, own_s)) / (busy_s + idle_s), 1)
-
-
-def total_gb() -> float:
-    """The machine's memory."""
-    return psutil.virtual_memory().total / _GB
 
 
 def available_gb() -> float:

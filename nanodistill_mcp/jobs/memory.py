@@ -3,15 +3,21 @@
 import shutil
 from pathlib import Path
 
-_SPARED = 0.85
-"""Share of the free memory that is planned with: other programs go on meanwhile."""
+from nanodistill_mcp.jobs.guard import reserve_gb
 
 
-def spare_bytes() -> int:
-    """Memory that can be taken without swapping, as the system tells it, less a margin."""
+def total_gb() -> float:
+    """The machine's memory."""
     import psutil  # noqa: PLC0415 - the server reads plans, and a client waits for its start
 
-    return int(_SPARED * psutil.virtual_memory().available)
+    return psutil.virtual_memory().total / 1e9
+
+
+def spare_gb() -> float:
+    """Memory that can be taken without swapping, as the system tells it, less what is kept for the system."""
+    from nanodistill_mcp.jobs import measuring  # noqa: PLC0415 - as above
+
+    return max(0.0, measuring.available_gb() - reserve_gb(total_gb()))
 
 
 def free_disk_bytes(folder: Path) -> int:

@@ -98,6 +98,12 @@ def signal_group(pid: int, number: signal.Signals) -> None:
             os.killpg(pid, signal.SIGCONT)  # a stopped process does not see SIGTERM
 
 
+def renice_group(pid: int, nice: int) -> None:
+    """Let other programs before a process group, from now on: a priority can only be lowered."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PGRP, pid, nice)
+
+
 def start_detached(command_line: Sequence[str], *, log: Path, env: dict[str, str], keep_fd: int) -> None:
     """Start a process so that no client's shutdown reaches it.
 

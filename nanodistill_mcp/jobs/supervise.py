@@ -22,6 +22,7 @@ from pydantic import BaseModel
 
 from nanodistill_mcp.errors import NanodistillError, RunStateError, StudentDiedError, machine_error
 from nanodistill_mcp.jobs import processes
+from nanodistill_mcp.jobs.guard import Sampler
 from nanodistill_mcp.jobs.locks import is_held, is_same_file, open_lock, try_lock
 from nanodistill_mcp.jobs.machine import Condition, Naps, condition
 from nanodistill_mcp.runs.faults import fault
@@ -52,6 +53,8 @@ class Job:
 
     student_command: Sequence[str] = processes.command("student.child")
     """The command line of a student process, before the path of its request."""
+    sampler: Sampler | None = None
+    """What the guard of a training looks through; None is this machine."""
 
     def __init__(self, run: Run, paths: JobPaths, request: JobRequest, lock: int) -> None:
         self.run = run
@@ -59,6 +62,9 @@ class Job:
         self.request = request
         self._lock = lock
         self._queued = False
+        self._held = ""
+        self.student_pid: int | None = None
+        """The student process that runs, which leads a group of its own; None while there is none."""
         self._heartbeat = Heartbeat(at=now())
         self._resumed = anyio.Event()
         self._resumed.set()
@@ -87,6 +93,15 @@ class Job:
         """Say what the stage is waiting for, while its numbers stay as they are."""
         beat = self._heartbeat
         self._heartbeat = beat.model_copy(update={"message": message or beat.message, "live": {**beat.live, **live}})
+
+    def hold(self, told: str) -> None:
+        """Say that the job rests because others need the machine, in words for the user; no words end it."""
+        self._held = told
+
+    @property
+    def is_paused(self) -> bool:
+        """Has the user paused it?"""
+        return not self._resumed.is_set()
 
     def event(self, name: str, **fields: object) -> None:
         """Record a decision or a milestone, one line, for people."""
@@ -147,6 +162,7 @@ class Job:
         result_path.unlink(missing_ok=True)
         metrics = _Tail(Path(fields["metrics_path"])) if "metrics_path" in fields else None
         child = await self._start_child(request_path)
+        self.student_pid = child.pid
         try:
             self._worker = self._worker.model_copy(update={"trainer": processes.identity(child.pid)})
             write_json(self.paths.worker, self._worker.model_dump())
@@ -162,6 +178,7 @@ class Job:
                 await _stop(child)
             raise
         finally:
+            self.student_pid = None
             processes.signal_group(child.pid, signal.SIGKILL)  # stragglers of its group
             with anyio.CancelScope(shield=True), anyio.move_on_after(_GRACE_S):
                 while is_held(self.run.paths.trainer_lock):  # whoever reads our exit record may trust that it is over
@@ -212,7 +229,7 @@ class Job:
 
     @property
     def _phase(self) -> Literal["queued", "running", "paused"]:
-        if not self._resumed.is_set():
+        if self.is_paused or self._held:
             return "paused"
         return "queued" if self._queued else "running"
 
@@ -243,7 +260,7 @@ class Job:
 
     def write_heartbeat(self) -> None:
         """Write how far the job is, now."""
-        self._heartbeat = self._heartbeat.model_copy(update={"at": now(), "phase": self._phase})
+        self._heartbeat = self._heartbeat.model_copy(update={"at": now(), "phase": self._phase, "held": self._held})
         write_json(self.paths.heartbeat, self._heartbeat.model_dump(), durable=False)
 
     async def listen(self, scope: anyio.CancelScope) -> None:

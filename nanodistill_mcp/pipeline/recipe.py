@@ -26,6 +26,7 @@ _RECOMMENDED: dict[str, Any] = {
     "early_stopping_patience": 3,
     "val_split": 0.1,
     "temperature": None,
+    "cpu_capacity_percent": 100.0,
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -47,6 +48,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optimizer": "adam",
         "weight_decay": 0.0,
         "early_stopping_patience": 0,
+        "cpu_capacity_percent": 80.0,
     },
     "minimal": {
         "num_train_epochs": 1.0,
@@ -181,16 +183,17 @@ def resolve(
     return recipe, reasons
 
 
-def explained(preset: str, options: Options, recipe: Recipe, reasons: dict[str, str]) -> list[dict[str, Any]]:
+def explained(
+    preset: str, options: Options, carried_out: dict[str, Any], reasons: dict[str, str]
+) -> list[dict[str, Any]]:
     """Every training option with its value and where that comes from, for the user to read.
 
     Args:
         preset: The preset's name.
         options: What the caller set.
-        recipe: As it will be carried out.
+        carried_out: The recipe as it will be carried out, and what else was resolved.
         reasons: By option, for the values that were fitted.
     """
-    carried_out = recipe.model_dump()
     chosen = preset_options(preset, options).model_dump()
     told: list[dict[str, Any]] = []
     for name in (*TRAINING_OPTIONS, "mlx_lm"):
@@ -217,7 +220,11 @@ _RECIPE_NAMES = {
     "early_stopping_patience": "patience",
     "warmup_steps": "warmup_updates",
 }
-_NONE_MEANS = {"lora_keys": "all linear layers", "memory_limit_gb": "what the machine can spare"}
+_NONE_MEANS = {
+    "lora_keys": "all linear layers",
+    "max_memory_gb": "nine tenths of the machine's",
+    "memory_hard_limit_gb": "95 % of the machine's",
+}
 _WHY = {
     "fine_tune_type": "recommended: LoRA learns small tasks as well as full training",
     "learning_rate": "recommended, for the student's width",
@@ -233,7 +240,8 @@ _WHY = {
     "early_stopping_patience": "recommended: the best checkpoint is kept, and three evaluations without a better one end it",
     "val_split": "recommended: a tenth, from other calls or seeds than the rest",
     "warmup_steps": "updates, from the share",
-    "memory_limit_gb": "measured",
+    "max_memory_gb": "from the machine",
+    "memory_hard_limit_gb": "from the machine",
     "seed": "0 unless you set it",
 }
 

@@ -49,6 +49,8 @@ class StageStatus:
     heartbeat_at: str = ""
     exit: Exit | None = None
     job: JobPaths | None = None
+    held: str = ""
+    """Why it rests although the user did not pause it; it goes on by itself."""
     questions: Open | None = None
     """What the stage asks the calling agent, when that is the teacher and the stage is one that asks it."""
 
@@ -181,15 +183,17 @@ def _living(run: Run, stage: Stage, job: JobPaths, beat: Heartbeat) -> StageStat
             state = State.RUNNING
         case _:
             assert_never(beat.phase)
-    message = beat.message or "starting"
     control = read_record(job.control, Control)
+    held = beat.held if control is None or control.want != "pause" else ""
+    message = held or beat.message or "starting"
     if control and control.want == "cancel":
         message = "cancelling"
     questions = _open_questions(run, stage, job) if state is State.RUNNING else None
     if questions and questions.total:
         others = f", {questions.leased} of them given to an agent" if questions.leased else ""
         message = f"{message}: waiting for {questions.total} answers from you, the teacher{others}"
-    return StageStatus(stage, state, beat.done, beat.total, message, beat.live, beat.at, job=job, questions=questions)
+    numbers = (beat.done, beat.total, message, beat.live, beat.at)
+    return StageStatus(stage, state, *numbers, job=job, held=held, questions=questions)
 
 
 def _open_questions(run: Run, stage: Stage, job: JobPaths) -> Open | None:

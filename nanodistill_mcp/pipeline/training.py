@@ -4,9 +4,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from nanodistill_mcp.jobs import memory
 from nanodistill_mcp.jobs.supervise import Cancelled, Job
 from nanodistill_mcp.pipeline import dataset, recipe
+from nanodistill_mcp.pipeline.guarded import train_guarded
 from nanodistill_mcp.pipeline.inherited import inherited
+from nanodistill_mcp.pipeline.limits import PROCESS_GB, limits_of
 from nanodistill_mcp.pipeline.restart import archive_from
 from nanodistill_mcp.pipeline.revisions import moved_since_dataset
 from nanodistill_mcp.pipeline.training_plan import make_training_plan, planned, training_options
@@ -14,7 +17,7 @@ from nanodistill_mcp.runs.files import write_json
 from nanodistill_mcp.runs.options import Options
 from nanodistill_mcp.runs.records import RunSpec
 from nanodistill_mcp.runs.store import Run
-from nanodistill_mcp.student.requests import Recipe, TrainRequest, TrainResult, without_commit
+from nanodistill_mcp.student.requests import Recipe, TrainRequest, without_commit
 
 
 async def train(job: Job) -> dict[str, Any]:
@@ -36,7 +39,9 @@ async def train(job: Job) -> dict[str, Any]:
         run.paths.checkpoints.mkdir(mode=0o700, exist_ok=True)
         run.paths.model.mkdir(mode=0o700, exist_ok=True)
         job.progress(0, resolved.iters, "training")
-        result = await job.run_student(
+        limits, _ = limits_of(spec.preset, options, memory.total_gb())
+        result, gave_way = await train_guarded(
+            job,
             TrainRequest(
                 student=job.arguments["student"],
                 dataset_dir=run.paths.dataset,
@@ -44,12 +49,14 @@ async def train(job: Job) -> dict[str, Any]:
                 adapter_dir=run.paths.adapters,
                 metrics_path=job.paths.metrics,
                 control_path=job.paths.control,
+                guard_path=job.paths.guard,
+                memory_limit_bytes=max(1, int(1e9 * (limits.max_memory_gb - PROCESS_GB))),
                 result_path=job.paths.root / "train.json",
                 recipe=resolved,
                 start_from=before.adapter_dir if before else None,
             ),
-            TrainResult,
-            on_metric=lambda line: _report(job, resolved, line),
+            limits,
+            lambda line: _report(job, resolved, line),
         )
     if result.stopped == "cancelled":
         raise Cancelled
@@ -59,6 +66,7 @@ async def train(job: Job) -> dict[str, Any]:
         "reasons": reasons,
         "planned": plan.model_dump(include={"hours", "peak_memory_gb", "seconds_per_step", "changes"}),
         "student": without_commit(job.arguments["student"]),
+        **({"gave_way": gave_way} if gave_way else {}),
         **({"went_on_from": before.training.get("adapter_sha256")} if before else {}),
     }
     write_json(run.paths.training, summary)
@@ -104,7 +112,7 @@ def _report(job: Job, resolved: Recipe, line: dict[str, Any]) -> None:
             )
         case "valid":
             job.progress(line["iteration"], resolved.iters, "training", valid_loss=line["valid_loss"])
-        case "dataset" | "paused" | "resumed":
+        case "dataset" | "paused" | "resumed" | "cache_emptied":
             job.event(line.pop("event"), **line)
         case _:
             pass

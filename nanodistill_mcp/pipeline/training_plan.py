@@ -5,6 +5,7 @@ and student, and makes one first when there is none: so what was shown and what 
 """
 
 import statistics
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from nanodistill_mcp.errors import StudentDiedError, TrainingError
 from nanodistill_mcp.jobs import memory
+from nanodistill_mcp.jobs.guard import Limits
 from nanodistill_mcp.jobs.supervise import Job
 from nanodistill_mcp.pipeline import recipe
 from nanodistill_mcp.pipeline.ladder import Rung, fitted_length, ladder
+from nanodistill_mcp.pipeline.limits import PROCESS_GB, limits_of
 from nanodistill_mcp.pipeline.revisions import revisions_of
 from nanodistill_mcp.runs.files import read_object, write_json
 from nanodistill_mcp.runs.options import Options, set_options
@@ -142,7 +145,9 @@ async def make_training_plan(job: Job, dataset_dir: Path, options: Options, note
     )
     wanted, reasons, rows = _resolved(preset, options, measured)
     rungs = ladder(wanted, [row.tokens for row in measured.train], measured.facts.layers)
-    limit = int(options.memory_limit_gb * 1e9) if options.memory_limit_gb else memory.spare_bytes()
+    limits, why_limits = limits_of(preset, options, memory.total_gb())
+    spare_gb = memory.spare_gb()
+    limit = int(1e9 * (min(limits.max_memory_gb, spare_gb) - PROCESS_GB))
     job.progress(0, 0, "two real steps on the longest batch")
     result = await _probe(
         job,
@@ -151,15 +156,15 @@ async def make_training_plan(job: Job, dataset_dir: Path, options: Options, note
             dataset_dir=dataset_dir,
             recipes=[rung.recipe for rung in rungs],
             memory_limit_bytes=max(1, limit),
-            is_wanted_limit=options.memory_limit_gb is not None,
+            is_wanted_limit=options.max_memory_gb is not None,
             metrics_path=job.paths.root / "probe.jsonl",
             result_path=job.paths.root / "probe.json",
         ),
     )
     if result.rung is None:
-        raise _does_not_fit(result, measured, rungs)
+        raise _does_not_fit(result, measured, rungs, _bound(limits, spare_gb))
     rung = rungs[result.rung]
-    reasons = {**notes, **reasons}
+    reasons = {**notes, **why_limits, **reasons}
     if result.unpacked_because and rung.recipe.packing:
         reasons["packing"] = f"not done: {result.unpacked_because}"
     rows = rows.model_copy(update={"too_long": rung.rows_too_long})
@@ -173,7 +178,9 @@ async def make_training_plan(job: Job, dataset_dir: Path, options: Options, note
         revisions=_examples(run)[1],
         dataset=_hashes(dataset_dir),
         recipe=rung.recipe,
-        resolved=recipe.explained(preset, options, rung.recipe, {**reasons, **_why_given_up(rung, result)}),
+        resolved=recipe.explained(
+            preset, options, {**rung.recipe.model_dump(), **asdict(limits)}, {**reasons, **_why_given_up(rung, result)}
+        ),
         reasons=reasons,
         changes=_why_given_up(rung, result),
         rows=rows,
@@ -281,7 +288,15 @@ def _why_given_up(rung: Rung, result: ProbeResult) -> dict[str, str]:
     return {name: f"to fit into {result.memory_limit_gb:.3g} GB: {how}" for name, how in rung.changes.items()}
 
 
-def _does_not_fit(result: ProbeResult, measured: Measured, rungs: list[Rung]) -> TrainingError:
+def _bound(limits: Limits, spare_gb: float) -> tuple[str, str]:
+    """What bounds the memory of a training, and what to do about it."""
+    if limits.max_memory_gb <= spare_gb:
+        return f"options.max_memory_gb={limits.max_memory_gb:g}", "Raise options.max_memory_gb"
+    kept = f"{spare_gb + limits.reserve_gb:.3g} GB are free, and {limits.reserve_gb:.3g} GB are kept for the system"
+    return kept, "Close other programs and call train again"
+
+
+def _does_not_fit(result: ProbeResult, measured: Measured, rungs: list[Rung], bound: tuple[str, str]) -> TrainingError:
     known = [attempt.peak_memory_gb for attempt in result.attempts if attempt.peak_memory_gb is not None]
     if not result.attempts:
         what = f"The student's weights alone take {result.weights_gb:.3g} GB"
@@ -291,10 +306,12 @@ def _does_not_fit(result: ProbeResult, measured: Measured, rungs: list[Rung]) ->
         what = f"None of {len(rungs)} recipes fits, down to {', '.join(rungs[-1].changes)}: every try ran out of memory"
     smaller = [name for name, parameters in _SMALLER if parameters < measured.facts.parameters]
     other = f"clone_run(student={smaller[0]!r})" if smaller else "clone_run with a smaller student"
+    why, remedy = bound
+    left_gb = max(0.0, result.memory_limit_gb)
     return TrainingError(
-        f"{what}; {result.memory_limit_gb:.3g} GB can be spared.",
-        next_step=f"Close other programs and call train again, or take a smaller student: {other}. "
-        "options.memory_limit_gb sets the limit yourself.",
+        f"{what}; {left_gb:.3g} GB can be spared: {why}, and {PROCESS_GB:g} GB are for the process itself.",
+        next_step=f"{remedy}, lower options.max_seq_length (longer rows are dropped), or take a smaller student: {other}. "
+        "A smaller batch_size, gradient_checkpointing and fewer lora_layers were tried.",
     )
 
 

@@ -1,8 +1,8 @@
 """Every option of a run, with its range and its meaning. The table in the documentation is made from this model."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from nanodistill_mcp.runs.records import ThinkingFormat
 
@@ -121,8 +121,25 @@ class Options(BaseModel):
     early_stopping_patience: int | None = Field(
         default=None, ge=0, le=100, description="Evaluations without a gain; 0 never stops early."
     )
-    memory_limit_gb: float | None = Field(
-        default=None, gt=0, le=4096, description="Memory training may take; left out, what the machine can spare."
+    max_memory_gb: float | None = Field(
+        default=None,
+        gt=0,
+        le=4096,
+        description="Memory training may take, its own process included; above it, it gives its cache back, else stops. "
+        "Left out, nine tenths of the machine's.",
+    )
+    memory_hard_limit_gb: float | None = Field(
+        default=None,
+        gt=0,
+        le=4096,
+        description="Memory at which training is ended at once, to go on from its last checkpoint, twice at most; "
+        "left out, 95 % of the machine's.",
+    )
+    cpu_capacity_percent: float | None = Field(
+        default=None,
+        ge=20,
+        le=100,
+        description="Training pauses while other programs use more of the processors or the memory, for 300 s at most; 100 is never.",
     )
     mlx_lm: dict[str, Any] | None = Field(
         default=None, description="MLX-LM's own options by their true names (see training.md); no paths, no hub."
@@ -133,6 +150,21 @@ class Options(BaseModel):
     max_new_tokens: int | None = Field(
         default=None, ge=1, le=32768, description="Tokens of one of the student's answers at most."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_older_runs(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or "memory_limit_gb" not in value:
+            return cast("Any", value)
+        given = cast("dict[str, Any]", value)
+        return {("max_memory_gb" if name == "memory_limit_gb" else name): each for name, each in given.items()}
+
+    @model_validator(mode="after")
+    def _hard_is_not_below_max(self) -> Self:
+        most, hard = self.max_memory_gb, self.memory_hard_limit_gb
+        if most is not None and hard is not None and hard < most:
+            raise ValueError("memory_hard_limit_gb must be at least max_memory_gb")
+        return self
 
 
 FIXED_AT_CREATION = (
@@ -177,7 +209,7 @@ TRAINING_OPTIONS = (
         "early_stopping_patience",
         "val_split",
     ),
-    *("memory_limit_gb", "seed"),
+    *("max_memory_gb", "memory_hard_limit_gb", "cpu_capacity_percent", "seed"),
 )
 """Options that decide how a student is trained."""
 

@@ -76,6 +76,11 @@ class JobPaths:
         return self.root / "control.json"
 
     @property
+    def guard(self) -> Path:
+        """What the guard of the machine's memory wants of a trainer."""
+        return self.root / "guard.json"
+
+    @property
     def log(self) -> Path:
         return self.root / "log.txt"
 

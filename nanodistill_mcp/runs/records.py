@@ -368,6 +368,7 @@ class Heartbeat(_Record):
 
     at: str
     phase: Literal["queued", "running", "paused"] = "running"
+    held: str = Field(default="", description="Why it rests although nobody paused it, in words.")
     done: int = 0
     total: int = 0
     message: str = ""

@@ -28,6 +28,7 @@ _RENAMED = {
     **dict.fromkeys(("random_state",), "seed"),
     **dict.fromkeys(("optim",), "optimizer"),
     **dict.fromkeys(("target_modules",), "lora_keys"),
+    **dict.fromkeys(("memory_limit_gb",), "max_memory_gb"),
 }
 _IN_LORA_PARAMETERS = {
     "rank": "lora_rank",

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from nanodistill_mcp import __version__
 from nanodistill_mcp.errors import NanodistillError
 from nanodistill_mcp.jobs.launch import Lost, observe
-from nanodistill_mcp.jobs.memory import spare_bytes
+from nanodistill_mcp.jobs.memory import spare_gb
 from nanodistill_mcp.runs.store import RunStore
 from nanodistill_mcp.server.preflight import inspect_device, inspect_student, inspect_teacher
 from nanodistill_mcp.settings import Settings, load_settings
@@ -138,9 +138,9 @@ async def _home(home: Path) -> list[Finding]:
 
 
 async def _memory() -> list[Finding]:
-    spare_gb = spare_bytes() / 1e9
-    found = f"{spare_gb:.1f} GB can be taken"
-    if spare_gb < _MEMORY_GB:
+    can_take_gb = spare_gb()
+    found = f"{can_take_gb:.1f} GB can be taken"
+    if can_take_gb < _MEMORY_GB:
         found += "; a 4B student in 4 bits wants 6 GB or more"
         mend = "close other programs, or create runs with a smaller student: train(dry_run=true) says what fits"
         return [Finding(what="memory", state="advice", found=found, mend=mend)]

@@ -49,7 +49,7 @@ def _after_stage(run: Run, current: StageStatus) -> NextStep:
             arguments={"run_id": run_id},
             why=f"{current.stage} asks you, the teacher: it goes on with every answer, and keeps what was answered.",
         )
-    if current.state is State.PAUSED:
+    if current.state is State.PAUSED and not current.held:
         return NextStep(
             tool="control_job",
             arguments={"run_id": run_id, "action": "resume"},

@@ -35,6 +35,9 @@ from nanodistill_mcp.student.ranks import rank_and_size, told_by_all
 from nanodistill_mcp.student.requests import OptimizerName, Recipe, TrainRequest, TrainResult, without_commit
 from nanodistill_mcp.student.session import Loss, Session, Stopped
 
+_CACHED_PART = 4
+"""The part of its memory that MLX may keep for reuse."""
+
 
 def train(request: TrainRequest) -> TrainResult:
     """Train an adapter, or go on training it, and write the best checkpoint's adapter.
@@ -48,9 +51,17 @@ def train(request: TrainRequest) -> TrainResult:
         ConfigurationError: The student is not here and the hub cannot be reached.
     """
     student_path = models.fetch(request.student, request.metrics_path)
-    control = Control(request.control_path, told_by_all)
+    control = Control(request.control_path, told_by_all, request.guard_path)
+    if request.memory_limit_bytes:
+        _keep_to(request.memory_limit_bytes)
     with control.listening(), models.memory_errors():
         return train_here(request, student_path, control)
+
+
+def _keep_to(limit_bytes: int) -> None:
+    """Tell MLX its limit, never above its own. It gives its cache back first; on a CPU it holds to none."""
+    for set_limit, own in ((mx.set_memory_limit, limit_bytes), (mx.set_cache_limit, limit_bytes // _CACHED_PART)):
+        set_limit(min(own, set_limit(own)))
 
 
 def train_here(request: TrainRequest, student_path: Path, control: Control) -> TrainResult:
@@ -103,7 +114,7 @@ def train_here(request: TrainRequest, student_path: Path, control: Control) -> T
         rows_trained=len(training.rows),
         rows_dropped=training.dropped,
         resumed_from=session.resumed_from,
-        adapter_sha256="" if ended.ending == "cancelled" else _write_best(request, recipe, best),
+        adapter_sha256="" if ended.ending in ("cancelled", "unloaded") else _write_best(request, recipe, best),
     )
 
 

@@ -11,6 +11,7 @@ import gc
 import itertools
 import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -76,7 +77,7 @@ def probe(request: ProbeRequest) -> ProbeResult:
 
 
 def memory_limit(request: ProbeRequest) -> tuple[int, str]:
-    """Bytes that training may use, and the device: a GPU knows its own, on a CPU it is what the worker found free."""
+    """Bytes that training may use, and the device: a card knows its own, elsewhere it is what the worker found free; on a Mac the least of both."""
     if mx.default_device() != mx.gpu:
         return request.memory_limit_bytes, "CPU"
     info = mx.device_info()
@@ -88,9 +89,10 @@ def memory_limit(request: ProbeRequest) -> tuple[int, str]:
         ),
         None,
     )
-    if own is None or request.is_wanted_limit:
-        return request.memory_limit_bytes, "GPU"
-    return int(_SPARED * own), "GPU"
+    own = int(_SPARED * own) if own is not None else request.memory_limit_bytes
+    if sys.platform == "darwin":  # the GPU's memory is the machine's
+        return min(own, request.memory_limit_bytes), "GPU"
+    return request.memory_limit_bytes if request.is_wanted_limit else own, "GPU"
 
 
 @dataclass

@@ -36,4 +36,5 @@ def own_files(request: TrainRequest) -> TrainRequest:
         return path.with_name(f"{path.stem}.rank{rank}{path.suffix}")
 
     names = ("checkpoints_dir", "adapter_dir", "metrics_path", "result_path", "control_path")
-    return request.model_copy(update={name: own(getattr(request, name)) for name in names})
+    own_paths = {name: own(getattr(request, name)) for name in names}
+    return request.model_copy(update={**own_paths, "guard_path": None})

@@ -220,6 +220,13 @@ class TrainRequest(_Record):
     )
     metrics_path: Path
     control_path: Path = Field(description='Atomically replaced by the caller: {"want": "run" | "pause" | "cancel"}.')
+    guard_path: Path | None = Field(
+        default=None,
+        description='The same by the guard of the machine\'s memory: {"want": "run" | "pause" | "unload", "clears": number}.',
+    )
+    memory_limit_bytes: int | None = Field(
+        default=None, gt=0, description="What MLX is to keep to, its cache included."
+    )
     result_path: Path
     recipe: Recipe
     start_from: Path | None = Field(
@@ -230,7 +237,7 @@ class TrainRequest(_Record):
 class TrainResult(_Record):
     """How training ended. ``best_iteration`` is the checkpoint the adapter was taken from."""
 
-    stopped: Literal["finished", "early", "stopped", "diverged", "cancelled"]
+    stopped: Literal["finished", "early", "stopped", "diverged", "unloaded", "cancelled"]
     why: str = Field(default="", description="What went wrong, when it diverged.")
     device: str = Field(default="", description="Where it was trained, and why there.")
     student_path: Path | None = Field(default=None, description="The folder the student was loaded from.")

@@ -26,7 +26,7 @@ from nanodistill_mcp.student.dataset import Layout, validation_batches
 from nanodistill_mcp.student.ranks import told_by_all
 from nanodistill_mcp.student.requests import Recipe
 
-Ending = Literal["finished", "early", "stopped", "diverged", "cancelled"]
+Ending = Literal["finished", "early", "stopped", "diverged", "unloaded", "cancelled"]
 
 _LOSSES_KEPT = 10
 
@@ -286,6 +286,9 @@ class Session(TrainingCallback):
         return found if all(told_by_all(int(found is not None))) else None
 
     def _obey(self) -> None:
+        if self._control.wants_cache_emptied:
+            mx.clear_cache()
+            self._event("cache_emptied")
         want = self._control.want
         if want == "run":
             return
@@ -300,7 +303,7 @@ class Session(TrainingCallback):
             self._event("resumed")
             self._obey()
             return
-        raise Stopped("cancelled")
+        raise Stopped("unloaded" if want == "unload" else "cancelled")
 
     def _event(self, event: str, **fields: Any) -> None:
         append_line(self._metrics_path, {"event": event, "iteration": self.progress.iteration, **fields})

@@ -11,6 +11,7 @@ import pytest
 from nanodistill_mcp.jobs import measuring
 from nanodistill_mcp.jobs.guard import Pressure
 from nanodistill_mcp.jobs.measuring import MachineSampler
+from nanodistill_mcp.jobs.memory import total_gb
 
 # As Apple's manual shows it, and as machines of 16 KiB pages print it.
 _VM_STAT = """Mach Virtual Memory Statistics: (page size of 16384 bytes)
@@ -91,5 +92,5 @@ def test_this_machine_is_measured() -> None:
     """Whatever system the tests run on."""
     sample = MachineSampler().sample(None)
     assert sample.own_gb is None
-    assert 0 < sample.available_gb < measuring.total_gb()
+    assert 0 < sample.available_gb < total_gb()
     assert sample.pressure in ("unknown", "normal", "warn", "critical")

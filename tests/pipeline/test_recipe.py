@@ -289,7 +289,7 @@ def test_every_option_is_told_with_where_its_value_comes_from(preset: str) -> No
     """The user decides on this list."""
     options = Options(lora_rank=4, lora_alpha=8, optimizer="muon")
     recipe, reasons = resolve(preset, options, rows=3, layers=36, student=_student())
-    told = {line["option"]: line for line in explained(preset, options, recipe, reasons)}
+    told = {line["option"]: line for line in explained(preset, options, recipe.model_dump(), reasons)}
     assert set(told) >= set(TRAINING_OPTIONS) - {"fine_tune_type", "warmup_ratio"}
     assert all(line["why"] for line in told.values())
     assert told["lora_rank"] == {"option": "lora_rank", "value": 4, "why": "set by you"}

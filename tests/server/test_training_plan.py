@@ -60,7 +60,7 @@ async def test_a_plan_says_what_training_will_take_and_training_does_just_that(b
 async def test_a_student_that_does_not_fit_walks_down_the_ladder_and_training_goes_there(bench: Bench) -> None:
     """On a machine with little memory a smaller batch of the same effect is what a person would try first."""
     run_id = amplified_run(bench)
-    options = {**SHORT, "memory_limit_gb": 0.01}
+    options = {**SHORT, "max_memory_gb": 0.51}
     async with bench.connect() as agent:
         reply = await agent.plan_training(run_id, **options)
         assert reply["state"] == "done", reply["message"]
@@ -85,7 +85,7 @@ async def test_a_student_that_cannot_fit_is_refused_with_what_would(bench: Bench
     """Neither the server nor the machine goes down with it."""
     run_id = amplified_run(bench)
     async with bench.connect() as agent:
-        reply = await agent.plan_training(run_id, memory_limit_gb=0.0001)
+        reply = await agent.plan_training(run_id, max_memory_gb=0.5001)
         assert reply["state"] == "failed"
         assert "weights alone take 0.000" in reply["message"]
         assert "clone_run" in reply["message"]

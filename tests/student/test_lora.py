@@ -245,6 +245,48 @@ def test_a_cancelled_training_goes_on_from_its_last_update_and_ends_alike(
     assert (result.best_iteration, result.best_valid_loss) == (expected.best_iteration, expected.best_valid_loss)
 
 
+@pytest.mark.parametrize("users", ["run", "pause"])
+def test_a_training_that_the_guard_unloads_leaves_its_last_update_and_no_adapter(
+    tmp_path: Path, student: Path, users: str
+) -> None:
+    """Its memory is needed by others now, whether it runs or the user has paused it; started again it ends alike."""
+    expected = train(training(tmp_path / "straight", student))
+    request = training(tmp_path / "unloaded", student)
+    guard_path = tmp_path / "guard.json"
+    write_json(request.control_path, {"want": users})
+    write_json(guard_path, {"want": "unload", "clears": 1})
+
+    unloaded = train(request.model_copy(update={"guard_path": guard_path}))
+    assert (unloaded.stopped, unloaded.adapter_sha256, request.adapter_dir.exists()) == ("unloaded", "", False)
+    assert len(events(request, "cache_emptied")) == 1
+    write_json(request.control_path, {"want": "run"})
+    result = train(request.model_copy(update={"memory_limit_bytes": 10**9}))
+    assert result.adapter_sha256 == expected.adapter_sha256
+
+
+@pytest.mark.parametrize(
+    ("users", "guards", "holds"),
+    [
+        ("run", "run", "run"),
+        ("run", "pause", "pause"),
+        ("pause", "run", "pause"),
+        ("pause", "unload", "unload"),
+        ("stop", "unload", "stop"),
+        ("cancel", "pause", "cancel"),
+        ("cancel", "unload", "cancel"),
+        ("run", "cancel", "run"),
+    ],
+)
+def test_of_the_users_wish_and_the_guards_the_stronger_holds(
+    tmp_path: Path, users: str, guards: str, holds: str
+) -> None:
+    """A guard that sees memory again must not undo the user's pause, and cannot cancel anything."""
+    write_json(tmp_path / "control.json", {"want": users})
+    write_json(tmp_path / "guard.json", {"want": guards})
+
+    assert Control(tmp_path / "control.json", guard_path=tmp_path / "guard.json").want == holds
+
+
 def test_checkpoints_of_another_recipe_or_dataset_are_refused(tmp_path: Path, student: Path) -> None:
     """MLX-LM resumes a rank-4 adapter under a rank-8 configuration without a word."""
     request = training(tmp_path, student, iters=5)
