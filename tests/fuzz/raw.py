@@ -6,7 +6,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,8 @@ class Raw:
 
     process: subprocess.Popen[bytes]
     log: Path
+    seen: bytes = b""
+    """The end of everything it wrote to its client."""
     _rest: bytes = b""
 
     def send(self, *messages: object) -> None:
@@ -57,6 +59,10 @@ class Raw:
             if message.get("id") == number:
                 return message
 
+    def answer_any(self, within_s: float = PATIENCE_S) -> dict[str, Any]:
+        """The next message."""
+        return json.loads(self._line(time.monotonic() + within_s))
+
     def _line(self, deadline: float) -> bytes:
         assert self.process.stdout is not None
         while b"\n" not in self._rest:
@@ -66,6 +72,7 @@ class Raw:
                 more = os.read(self.process.stdout.fileno(), 1 << 20)
                 assert more, f"the server is gone: {self.log.read_text(errors='replace')[-2000:]}"
                 self._rest += more
+                self.seen = (self.seen + more)[-1_000_000:]
         line, _, self._rest = self._rest.partition(b"\n")
         return line
 
@@ -92,11 +99,13 @@ class Raw:
 
 
 @contextmanager
-def serving(home: Path, command: Sequence[str] = SERVE, *, greeted: bool = True, **env: str) -> Generator[Raw]:
+def serving(
+    home: Path, command: Sequence[str] = SERVE, *, greeted: bool = True, env: Mapping[str, str] | None = None
+) -> Generator[Raw]:
     """A server over a data directory."""
     home.mkdir(mode=0o700, exist_ok=True)
     log = home.parent / f"{home.name}.stderr"
-    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "NANODISTILL_HOME": str(home), **env}
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "NANODISTILL_HOME": str(home), **(env or {})}
     with (
         log.open("wb") as errors,
         subprocess.Popen(

@@ -82,7 +82,9 @@ def test_what_a_tool_prints_never_mixes_with_the_protocol(tmp_path: Path) -> Non
         """)
     )
     home = tmp_path / "home"
-    with serving(home, (sys.executable, str(program), str(home)), PYTHONPATH=str(Path(__file__).parents[2])) as server:
+    with serving(
+        home, (sys.executable, str(program), str(home)), env={"PYTHONPATH": str(Path(__file__).parents[2])}
+    ) as server:
         server.send(call(1, "get_status"))
         assert not server.answer(1)["result"]["isError"]
         assert server.is_alive(2)
