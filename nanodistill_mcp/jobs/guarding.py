@@ -53,6 +53,9 @@ class Guarding:
         """The trainer ended without being asked to; a decision of the guard's is already known."""
         if self._state is not None and self._state.mode in ("running", "paused"):
             self._state = guard.died(self._state)
+            self._job.note(
+                "its process ended; it is started again from its last checkpoint, once there is memory for it"
+            )
 
     async def memory(self) -> None:
         """Wait until there is memory for the trainer to be started again, and the user wants it to run.

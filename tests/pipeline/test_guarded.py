@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,37 @@ from tests.tiny_student import make_tiny
 
 LIMITS = Limits(total_gb=16, max_memory_gb=8, memory_hard_limit_gb=10, cpu_capacity_percent=80)
 WELL = Sample(at_s=0, available_gb=9, own_gb=4)
-WAIT_S = 60.0
+WAIT_S = 100.0
+CHANGES: dict[str, Any] = {
+    "iters": 60, "train": 11, "steps_per_checkpoint": 4, "steps_per_eval": 20, "grad_accumulation_steps": 2,
+    "optimizer": "adamw", "lr_schedule": "cosine", "warmup_updates": 3, "lora_dropout": 0.1,
+}  # fmt: skip
+"""All that a resume has to bring back: dropout, accumulation, a schedule, an optimizer with moments, and packing."""
+
+
+@dataclass(frozen=True)
+class Straight:
+    """A training that nobody disturbed."""
+
+    student: Path
+    result: dict[str, Any]
+    lines: list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Straight:
+    """What every other training of these tests has to come to."""
+    folder = tmp_path_factory.mktemp("straight")
+    request = training(folder, make_tiny(folder / "student"), **CHANGES)
+    code, result = carry_out_in_process(request)
+    assert code == 0
+    lines = list(read_lines(request.metrics_path))
+    assert lines[0]["packed"], lines[0]["unpacked_because"]
+    return Straight(folder / "student", result, lines)
+
+
+def _is_step(line: dict[str, Any]) -> bool:
+    return line["event"] == "step"
 
 
 class Weather:
@@ -90,10 +120,10 @@ class Scene:
         return ended
 
     def lines(self, kind: str) -> list[dict[str, Any]]:
-        return [line for line in read_lines(self.paths.metrics) if line["event"] == kind]
+        return [line for line in read_lines(self.paths.metrics, appended=True) if line["event"] == kind]
 
     def decided(self) -> list[str]:
-        return [line["action"] for line in read_lines(self.paths.events) if line["event"] == "guard"]
+        return [line["action"] for line in read_lines(self.paths.events, appended=True) if line["event"] == "guard"]
 
     async def steps(self, more: int) -> None:
         """Wait until training has made so many further steps."""
@@ -149,20 +179,17 @@ async def _it_grows_past_its_hard_limit(scene: Scene) -> None:
 
 
 async def test_a_training_that_gave_way_in_every_way_ends_with_the_adapter_of_one_that_was_left_alone(
-    home: Path, tmp_path: Path
+    home: Path, tmp_path: Path, straight: Straight
 ) -> None:
     """Who was polite must not be worse off; every decision is a line with its number and its threshold."""
-    student = make_tiny(tmp_path / "student")
-    changes: dict[str, Any] = {"iters": 90, "lora_dropout": 0.1, "grad_accumulation_steps": 2, "steps_per_eval": 30}
-    expected = carry_out_in_process(training(tmp_path / "straight", student, **changes))[1]
-    scene = Scene(home, training(tmp_path / "guarded", student, **changes))
+    scene = Scene(home, training(tmp_path, straight.student, **CHANGES))
 
     ended = await scene.play(_others_are_busy, _others_need_the_memory, _it_grows_past_its_hard_limit)
 
     assert ended.outcome == "done", ended.what
     assert scene.decided() == ["pause", "resume", "unload", "reload", "kill", "reload"]
     for name in ("adapter_sha256", "best_iteration", "best_valid_loss", "final_train_loss", "trained_tokens"):
-        assert scene.result[name] == expected[name], name
+        assert scene.result[name] == straight.result[name], name
     assert {name: scene.result["gave_way"][name] for name in ("pauses", "unloads", "kills", "restarts")} == {
         "pauses": 1,
         "unloads": 1,
@@ -171,13 +198,13 @@ async def test_a_training_that_gave_way_in_every_way_ends_with_the_adapter_of_on
     }
     numbers = {
         line["action"]: (line["value"], line["threshold"])
-        for line in read_lines(scene.paths.events)
+        for line in read_lines(scene.paths.events, appended=True)
         if line["event"] == "guard"
     }
     assert numbers["pause"] == (97.0, 80)
     assert numbers["unload"] == (0.5, 1.0)
     assert numbers["kill"] == (11, 10)
-    (restarted,) = [line for line in read_lines(scene.paths.events) if line["event"] == "restarted"]
+    (restarted,) = [line for line in read_lines(scene.paths.events, appended=True) if line["event"] == "restarted"]
     assert restarted["after"].startswith("Training held 11 GB, above memory_hard_limit_gb=10")
 
 
@@ -208,6 +235,38 @@ async def test_a_training_that_dies_is_started_again_twice_and_then_says_so(
         )
         assert "ended by SIGKILL" in ended.what
         assert "Call train to go on from its last checkpoint" in ended.next_step
+
+
+async def test_a_training_killed_at_step_8_makes_the_steps_9_to_20_that_it_would_have_made(
+    home: Path, tmp_path: Path, straight: Straight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With dropout, accumulation, a schedule and packing: weights, optimizer, data order and random state come back.
+
+    It dies right after the line of its step 8, and its worker starts it again.
+    """
+    of_step_8 = next(
+        number for number, line in enumerate(straight.lines, 1) if _is_step(line) and line["iteration"] == 8
+    )
+    scene = Scene(home, training(tmp_path, straight.student, **CHANGES))
+    monkeypatch.setenv("NANODISTILL_FAULT", f"append.done:{of_step_8}:kill")
+
+    async def the_next_one_lives(scene: Scene) -> None:
+        await scene.until(lambda: scene.count >= 8)
+        monkeypatch.delenv("NANODISTILL_FAULT")
+
+    ended = await scene.play(the_next_one_lives)
+
+    assert ended.outcome == "done", ended.what
+    steps = [(line["iteration"], line["train_loss"], line["learning_rate"]) for line in scene.lines("step")]
+    assert [step[0] for step in steps[:9]] == [1, 2, 3, 4, 5, 6, 7, 8, 5], "it went on from the checkpoint of step 4"
+    after = {step[0]: step[1:] for step in steps[8:]}
+    undisturbed = {
+        line["iteration"]: (line["train_loss"], line["learning_rate"]) for line in straight.lines if _is_step(line)
+    }
+    assert {step: after[step] for step in range(9, 21)} == {step: undisturbed[step] for step in range(9, 21)}
+    assert after == {step: undisturbed[step] for step in range(5, 61)}
+    assert scene.result["adapter_sha256"] == straight.result["adapter_sha256"]
+    assert (scene.result["resumed_from"], scene.result["gave_way"]) == (4, {"restarts": 1})
 
 
 @pytest.mark.slow

@@ -63,6 +63,34 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, damage: str) -> Non
     assert newest.iteration == 1
 
 
+def test_a_checkpoint_cut_anywhere_is_passed_over_and_so_is_one_that_has_another_content(tmp_path: Path) -> None:
+    """A manifest cut at every byte; tensors cut in the length, the names, the numbers and at each of their ends."""
+    _save(tmp_path, 1, 2)
+    tensors, manifest = tmp_path / "0000002.safetensors", tmp_path / "0000002.json"
+    whole_tensors, whole_manifest = tensors.read_bytes(), manifest.read_bytes()
+    names_end = 8 + int.from_bytes(whole_tensors[:8], "little")
+    end = len(whole_tensors)
+    cuts = {0, 1, 7, 8, 9, names_end - 1, names_end, names_end + 1, (names_end + end) // 2, end - 1}
+    other = (tmp_path / "0000001.safetensors").read_bytes()
+    assert len(other) == end
+    contents = [*(whole_tensors[:cut] for cut in cuts), other, bytes(end), whole_tensors + b"\0"]
+
+    found: list[int] = []
+    for content in contents:
+        tensors.write_bytes(content)
+        found += [kept.iteration for kept in checkpoints.every_verified(tmp_path)]
+    tensors.write_bytes(whole_tensors)
+    closed = whole_manifest.rindex(b"}")
+    for cut in range(closed + 1):
+        manifest.write_bytes(whole_manifest[:cut])
+        found += [kept.iteration for kept in checkpoints.every_verified(tmp_path)]
+    assert set(found) == {1}
+    assert len(found) == len(contents) + closed + 1
+
+    manifest.write_bytes(whole_manifest)
+    assert [kept.iteration for kept in checkpoints.every_verified(tmp_path)] == [2, 1]
+
+
 def test_there_is_no_checkpoint_where_none_was_written(tmp_path: Path) -> None:
     """A first run."""
     assert checkpoints.newest_verified(tmp_path / "none") is None

@@ -37,6 +37,7 @@ def test_training_lowers_the_loss_and_leaves_an_adapter_and_a_result(tmp_path: P
     assert events(request, "dataset")[0]["train_rows"] == 20
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_twice_ends_as_if_it_had_not_been(tmp_path: Path, student: Path) -> None:
     """SIGKILL at any moment costs time and nothing else: with dropout, accumulation and a best checkpoint, to the bit."""
     changes: dict[str, Any] = {
