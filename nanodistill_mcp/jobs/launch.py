@@ -10,6 +10,7 @@ import secrets
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -21,13 +22,14 @@ from nanodistill_mcp.runs.faults import fault
 from nanodistill_mcp.runs.files import write_json
 from nanodistill_mcp.runs.paths import JobPaths
 from nanodistill_mcp.runs.records import Control, Exit, Heartbeat, JobRequest, Stage, WorkerRecord
-from nanodistill_mcp.runs.store import Run, now, read_record
+from nanodistill_mcp.runs.store import Run, RunStore, now, read_record
 
 WORKER: Sequence[str] = processes.command("worker")
 """The command line of a worker, before its own arguments."""
 
 _POLL_S = 0.02
 _START_S = 20.0
+_LOOKED_AT_S = 2.0
 _ORPHAN_GRACE_S = 2.0
 
 
@@ -125,6 +127,28 @@ async def start(
     fault("launch.handed_over.done")
     await _wait_for_worker(run, job, nonce)
     return job, True
+
+
+async def trash(store: RunStore, run: Run) -> Path:
+    """Move a run to the trash. Its lock is held meanwhile, so that no server starts a job in a folder that goes away.
+
+    Raises:
+        RunStateError: A job of it runs.
+    """
+    lock = open_lock(run.paths.worker_lock)
+    try:
+        with anyio.move_on_after(_LOOKED_AT_S) as waiting:  # a server that probes the lock holds it for a moment
+            while not try_lock(lock) and active_job(run) is None:
+                await anyio.sleep(_POLL_S)
+        if waiting.cancelled_caught or not try_lock(lock):
+            raise RunStateError(
+                f"Run {run.run_id!r} has a running job.",
+                next_step=f"Call control_job(run_id={run.run_id!r}, action='cancel') first.",
+            )
+        await _remove_orphan(run)
+        return store.trash(run)
+    finally:
+        os.close(lock)
 
 
 def steer(job: JobPaths, want: Control) -> None:

@@ -92,6 +92,7 @@ def build_dataset(run: Run, val_split: float, folder: Path | None = None) -> dic
         counts[name] = {"rows": len(part), "with_reasoning": with_reasoning, "sha256": sha256_of(path)}
     written = {"files": counts, "examples": len(examples), "revisions": revisions.moved, "thinking_format": form}
     written["split_by"] = grouped_by
+    written["examples_sha256"] = sha256_of(run.paths.traces_amplified)
     write_json(folder / "manifest.json", written)
     return counts
 

@@ -1,6 +1,7 @@
 """A run's state, derived each time it is asked for: from what lies in the folder, and from who holds its locks."""
 
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -19,6 +20,9 @@ from nanodistill_mcp.teacher.batch_book import open_batches
 
 COSTS: frozenset[Stage] = frozenset(("synthesize_cot", "extract_policy", "amplify"))
 """Stages that pay the teacher."""
+
+_SILENT_FROM_S = 30.0
+"""A busy machine delays a heartbeat by seconds."""
 
 _FULL_BYTES = 1 << 20
 """With less room than this nothing of a run can be written."""
@@ -115,8 +119,29 @@ def is_outdated(run: Run, stage: Stage) -> bool:
     ours, theirs = product_of(run.paths, stage), product_of(run.paths, below)
     if not ours.exists():
         return False
-    redone = theirs.exists() and ours.stat().st_mtime_ns < theirs.stat().st_mtime_ns
+    redone = theirs.exists() and _is_later(run, below, stage, ours.stat().st_mtime_ns < theirs.stat().st_mtime_ns)
     return redone or (stage == "train" and moved_since_dataset(run))
+
+
+def _is_later(run: Run, below: Stage, stage: Stage, by_the_clock: bool) -> bool:  # noqa: FBT001 - what else is known
+    """Was one stage done after another? The numbers of their jobs say so, whatever happened to the clock in between."""
+    if below == "extract_policy":  # a user's own policy has no job
+        return by_the_clock
+    theirs, ours = _last_done(run, below), _last_done(run, stage)
+    return theirs > ours if theirs and ours else by_the_clock
+
+
+def _last_done(run: Run, stage: Stage) -> int:
+    """The number of the job that made a stage's product; 0 when that cannot be said for sure."""
+    for job in reversed(run.paths.job_list()):
+        if job.stage != stage:
+            continue
+        ended = read_record(job.exit, Exit)
+        if ended is None:
+            return 0
+        if ended.outcome == "done":
+            return job.number
+    return 0
 
 
 def was_asked(run: Run, stage: Stage, arguments: dict[str, Any]) -> bool:
@@ -188,12 +213,19 @@ def _living(run: Run, stage: Stage, job: JobPaths, beat: Heartbeat) -> StageStat
     message = held or beat.message or "starting"
     if control and control.want == "cancel":
         message = "cancelling"
+    if (silent_s := _silent_s(beat)) >= _SILENT_FROM_S:
+        message = f"{message}; no sign of life for {silent_s:.0f} s, so its worker is stopped, or the machine slept"
     questions = _open_questions(run, stage, job) if state is State.RUNNING else None
     if questions and questions.total:
         others = f", {questions.leased} of them given to an agent" if questions.leased else ""
         message = f"{message}: waiting for {questions.total} answers from you, the teacher{others}"
     numbers = (beat.done, beat.total, message, beat.live, beat.at)
     return StageStatus(stage, state, *numbers, job=job, held=held, questions=questions)
+
+
+def _silent_s(beat: Heartbeat) -> float:
+    """Seconds since the worker last said anything. Told, and never taken for its death: that is the lock's to say."""
+    return (datetime.now(UTC) - datetime.fromisoformat(beat.at)).total_seconds() if beat.at else 0.0
 
 
 def _open_questions(run: Run, stage: Stage, job: JobPaths) -> Open | None:

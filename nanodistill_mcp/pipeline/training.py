@@ -13,7 +13,7 @@ from nanodistill_mcp.pipeline.limits import PROCESS_GB, limits_of
 from nanodistill_mcp.pipeline.restart import archive_from
 from nanodistill_mcp.pipeline.revisions import moved_since_dataset
 from nanodistill_mcp.pipeline.training_plan import make_training_plan, planned, training_options
-from nanodistill_mcp.runs.files import write_json
+from nanodistill_mcp.runs.files import read_object, sha256_of, write_json
 from nanodistill_mcp.runs.options import Options
 from nanodistill_mcp.runs.records import RunSpec
 from nanodistill_mcp.runs.store import Run
@@ -26,7 +26,7 @@ async def train(job: Job) -> dict[str, Any]:
     spec = run.manifest.spec
     options, notes = training_options(spec, job.arguments.get("options", {}))
     async with job.one_at_a_time(Path(job.arguments["training_lock_path"])):
-        if _is_of_other_rows(run):
+        if is_of_other_rows(run):
             archive_from(run, "train")
             job.event("begun_anew", reason="the examples were changed since this training began")
         if not (run.paths.dataset / "manifest.json").exists():
@@ -91,10 +91,16 @@ def _val_split(spec: RunSpec, options: Options) -> float:
     return recipe.preset_options(spec.preset, options).val_split or 0.0
 
 
-def _is_of_other_rows(run: Run) -> bool:
-    """Is the dataset of an unfinished training older than the examples? A checkpoint of it has seen what was dropped."""
+def is_of_other_rows(run: Run) -> bool:
+    """Is the dataset of an unfinished training made of other examples? A checkpoint of it has seen what was dropped."""
     built, written = run.paths.dataset / "manifest.json", run.paths.traces_amplified
-    return built.exists() and (built.stat().st_mtime_ns < written.stat().st_mtime_ns or moved_since_dataset(run))
+    if (manifest := read_object(built)) is None:
+        return False
+    if known := manifest.get("examples_sha256"):
+        changed = known != sha256_of(written)
+    else:  # of a version that did not write it down: a clock that was set may mislead
+        changed = built.stat().st_mtime_ns < written.stat().st_mtime_ns
+    return changed or moved_since_dataset(run)
 
 
 def _report(job: Job, resolved: Recipe, line: dict[str, Any]) -> None:

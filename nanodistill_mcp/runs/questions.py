@@ -16,12 +16,15 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from nanodistill_mcp.runs.files import read_json, write_json
+from nanodistill_mcp.runs.files import write_json
 from nanodistill_mcp.runs.records import ProcessIdentity
 from nanodistill_mcp.runs.store import read_record
 
 LEASE_S = 600.0
 """How long a question stays with the agent it was given to."""
+
+_CLOCK_MOVES_S = 5.0
+"""By so much a clock is put right all the time."""
 
 
 IsAlive = Callable[[ProcessIdentity], bool]
@@ -118,7 +121,7 @@ class Questions:
         found = self._listing()
         unanswered = found.unanswered(job)
         leased = [found.leases[name] for name in unanswered if self._is_leased(name, found, is_alive)]
-        left_s = LEASE_S - (time.time() - min(leased)) if leased else 0.0
+        left_s = max(0.0, LEASE_S - (time.time() - min(leased))) if leased else 0.0
         return Open(len(unanswered) - len(leased), len(leased), left_s)
 
     def find(self, question_id: str) -> Question | None:
@@ -166,10 +169,11 @@ class Questions:
             return "taken"
 
     def _is_leased(self, name: str, found: _Listing, is_alive: IsAlive) -> bool:
-        if name not in found.leases or time.time() - found.leases[name] >= LEASE_S:
+        # A lease from the future is of before the clock was put back: nobody can say how old it is.
+        if name not in found.leases or not -_CLOCK_MOVES_S <= time.time() - found.leases[name] < LEASE_S:
             return False
-        holder = read_json(self._file(name, "lease"))
-        return holder is not None and is_alive(ProcessIdentity.model_validate(holder))
+        holder = read_record(self._file(name, "lease"), ProcessIdentity)
+        return holder is not None and is_alive(holder)
 
     def _listing(self) -> _Listing:
         found = _Listing()

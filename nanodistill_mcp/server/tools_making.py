@@ -6,8 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from nanodistill_mcp.errors import RunStateError
-from nanodistill_mcp.jobs.launch import active_job
+from nanodistill_mcp.jobs.launch import trash
 from nanodistill_mcp.pipeline import estimate, plan, recipe
 from nanodistill_mcp.pipeline import status as states
 from nanodistill_mcp.pipeline.clone import CHANGEABLE, carried, check_clone
@@ -224,12 +223,7 @@ async def delete_run(
     else:
         what = "A run is deleted on the user's word alone."
     check(word, what, f"Ask the user, then call delete_run(run_id={run_id!r}, confirm_name={run_id!r}).")
-    if active_job(run):
-        raise RunStateError(
-            f"Run {run_id!r} has a running job.",
-            next_step=f"Call control_job(run_id={run_id!r}, action='cancel') first.",
-        )
-    moved = app.store.trash(run)
+    moved = await trash(app.store, run)
     return DeleteReply(
         run_id=run_id,
         moved_to=str(moved),

@@ -32,7 +32,7 @@ class OpenBatch:
     def age_s(self) -> float:
         """Seconds since it was submitted."""
         began = datetime.fromisoformat(self.submitted_at)
-        return (datetime.now(began.tzinfo) - began).total_seconds()
+        return max(0.0, (datetime.now(began.tzinfo) - began).total_seconds())  # a clock can be put back
 
     @property
     def max_usd(self) -> float:
