@@ -24,6 +24,8 @@ CALLS_AT_ONCE = 400
 """Calls that may come in a burst, before the rate counts."""
 MOST_IN_FLIGHT = 64
 MAX_ARGUMENT_CHARS = 1024 * 1024
+MAX_ERROR_CHARS = 20_000
+"""An error may name what the caller gave, and that may be a megabyte."""
 
 
 class Door(Extension):
@@ -91,6 +93,8 @@ def _block(block: ContentBlock, before: Any, after: Any, hide: Callable[[str], s
     """A block of text that says what the structure says says the same afterwards."""
     if not isinstance(block, TextContent):
         return block
+    if before is None and len(block.text) > MAX_ERROR_CHARS:
+        return block.model_copy(update={"text": f"{clean(hide(block.text))[:MAX_ERROR_CHARS]}... (cut off)"})
     if before != after and _is_json_of(block.text, before):
         return block.model_copy(update={"text": json.dumps(after, ensure_ascii=False, indent=2)})
     return block.model_copy(update={"text": clean(hide(block.text))})

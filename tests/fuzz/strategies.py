@@ -5,8 +5,9 @@ from typing import Any, cast
 
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
+from pydantic import BaseModel
 
-from nanodistill_mcp.pipeline.clone import CHANGEABLE
+from nanodistill_mcp.pipeline.recipe import PRESETS
 from nanodistill_mcp.runs.options import Options
 from nanodistill_mcp.runs.records import TaskPolicy
 
@@ -109,7 +110,33 @@ ANYTHING: SearchStrategy[Any] = st.one_of(
 )
 """A value of any shape JSON has, and some it has not."""
 
-_ROW = st.dictionaries(st.sampled_from(["input", "output", "id", "thinking", "x"]), _LEAF, max_size=4)
+
+def valid(schema: dict[str, Any]) -> SearchStrategy[Any]:
+    """Values that a schema takes, as far as it is of the kinds our tools use."""
+    if "anyOf" in schema:
+        return st.one_of([valid(each) for each in schema["anyOf"] if each.get("type") != "null"])
+    if "enum" in schema:
+        return st.sampled_from(schema["enum"])
+    match schema.get("type"):
+        case "string":
+            return _TEXT.map(lambda text: text[: schema.get("maxLength", 10**7)])
+        case "integer":
+            low, high = schema.get("minimum", -5), schema.get("maximum", 10**6)
+            return st.one_of(st.integers(low, high), st.sampled_from([low, high]))
+        case "number":
+            low = schema.get("minimum", schema.get("exclusiveMinimum", -5))
+            return st.floats(low, schema.get("maximum", max(low, 1e9)))
+        case "boolean":
+            return st.booleans()
+        case "array":
+            items = valid(schema.get("items", {}))
+            return st.lists(items, min_size=schema.get("minItems", 0), max_size=min(schema.get("maxItems", 4), 4))
+        case "object":
+            return st.dictionaries(_TEXT, ANYTHING, max_size=3)
+        case _:
+            return ANYTHING
+
+
 _SCHEMAS = st.recursive(
     st.sampled_from(
         [
@@ -128,67 +155,98 @@ _SCHEMAS = st.recursive(
     ),
     max_leaves=3,
 )
-_OPTIONS = st.dictionaries(st.sampled_from([*Options.model_fields, "mlx_lm", "r", "lr"]) | _TEXT, ANYTHING, max_size=4)
+
+
+def _some_of(model: type[BaseModel]) -> SearchStrategy[dict[str, Any]]:
+    """Some fields of a model, each of its own shape; now and then one that it does not know."""
+    fields = model.model_json_schema()["properties"]
+    right = st.fixed_dictionaries({}, optional={name: valid(each) for name, each in fields.items()})
+    few = right.map(lambda given: dict(list(given.items())[:3]))
+    return st.one_of(few, few, few, st.dictionaries(st.sampled_from(list(fields)) | _TEXT, ANYTHING, max_size=3))
+
+
+def _mostly(right: SearchStrategy[Any], other: SearchStrategy[Any] = _TEXT) -> SearchStrategy[Any]:
+    """The right thing nine times in ten."""
+    return st.integers(0, 9).flatmap(lambda number: other if number == 9 else right)
+
+
+_ROWS = st.lists(
+    st.fixed_dictionaries({"input": st.text(min_size=1, max_size=9), "output": _TEXT}), min_size=3, max_size=6
+)
+_OPTIONS = _some_of(Options)
+_IDS = st.sampled_from(["s0001", "s0002", "g0000-0", "g0000-1", "g0000-4", "nope"])
+_EDITS = st.fixed_dictionaries({"id": _IDS}, optional={"input": _TEXT, "output": _TEXT, "thinking": _TEXT})
+_ARTIFACTS = (
+    *(
+        "seeds.jsonl",
+        "run.json",
+        "calls.jsonl",
+        "traces_cot.jsonl",
+        "policy.json",
+        "traces_amplified.jsonl",
+        "rejected.jsonl",
+    ),
+    *(
+        "board.json",
+        "examples.jsonl",
+        "lineage/s0001",
+        "lineage/g0000-1",
+        "compare/made",
+        "policies/compare/1..1",
+        "loss.png",
+    ),
+)
 
 KNOWN: dict[str, SearchStrategy[Any]] = {
-    "run_id": st.sampled_from(["made", "made", "made", "nope"]) | _TEXT,
-    "name": st.sampled_from(["made", "new", "Made"]) | _TEXT,
-    "confirm_name": st.sampled_from(["made", "", "nope"]) | _TEXT,
-    "seed": st.lists(st.fixed_dictionaries({"input": _TEXT, "output": _TEXT}) | _ROW | ANYTHING, max_size=6),
+    "run_id": _mostly(st.just("made"), st.just("nope")),
+    "name": _mostly(st.sampled_from(["new", "new", "new", "made", "Made"])),
+    "confirm_name": st.sampled_from(["made", "", "nope"]),
+    "artifact": _mostly(st.sampled_from(_ARTIFACTS)),
+    "instruction": _mostly(st.just("Sort.")),
+    "seed": _mostly(_ROWS, st.lists(st.dictionaries(st.sampled_from(["input", "output", "x"]), _LEAF), max_size=4)),
+    "seed_path": _mostly(st.just("")),
+    "teacher": _mostly(st.sampled_from(["", "local", "host", "gpt-4o"])),
+    "student": _mostly(st.sampled_from(["", "someone/x", "/nowhere"])),
+    "preset": st.sampled_from([*PRESETS, "nope"]),
     "options": _OPTIONS,
-    "changes": st.dictionaries(st.sampled_from(CHANGEABLE) | _TEXT, _OPTIONS | ANYTHING, max_size=3),
-    "policy": st.dictionaries(st.sampled_from([*TaskPolicy.model_fields]) | _TEXT, ANYTHING, max_size=3),
-    "caps": st.dictionaries(st.sampled_from(["max_calls", "max_total_tokens"]) | _TEXT, _NUMBER, max_size=3),
-    "response_schema": _SCHEMAS | st.dictionaries(_TEXT, ANYTHING, max_size=3),
-    "edit": st.lists(
-        st.fixed_dictionaries({"id": _TEXT}, optional={"input": _TEXT, "output": _TEXT}) | _ROW | ANYTHING, max_size=3
+    "changes": st.fixed_dictionaries(
+        {},
+        optional={
+            "options": _OPTIONS,
+            "budget_usd": _mostly(st.floats(0, 20), _NUMBER),
+            "instruction": _TEXT,
+            "augment_factor": _mostly(st.integers(1, 50), _NUMBER),
+            "teacher": _mostly(st.just("gpt-4o")),
+        },
     ),
+    "policy": _some_of(TaskPolicy),
+    "caps": st.dictionaries(st.sampled_from(["max_calls", "max_total_tokens"]), st.integers(-1, 10**6), max_size=2),
+    "response_schema": _mostly(st.just(dict[str, Any]()), _SCHEMAS),
+    "drop": st.lists(_IDS, max_size=3),
+    "approve": st.lists(_IDS, max_size=3),
+    "edit": st.lists(_EDITS, max_size=3),
+    "prompts": st.lists(_TEXT, min_size=1, max_size=3),
+    "models": st.lists(st.sampled_from(["base", "student", "gguf", "teacher"]), min_size=1, max_size=3),
     "answers": st.lists(
-        st.fixed_dictionaries({"task_id": _TEXT}, optional={"answer": ANYTHING, "decline": _TEXT}) | ANYTHING,
-        max_size=4,
+        st.fixed_dictionaries({"task_id": _TEXT}, optional={"answer": _LEAF, "decline": _TEXT}), min_size=1, max_size=4
     ),
+    "wait_s": st.just(0),
 }
 """What gets further than the schema alone would: the names and rows that the code behind it looks for."""
 
 
-def valid(schema: dict[str, Any]) -> SearchStrategy[Any]:
-    """Values that a schema takes, as far as it is of the kinds our tools use."""
-    if "enum" in schema:
-        return st.sampled_from(schema["enum"])
-    match schema.get("type"):
-        case "string":
-            return _TEXT.map(lambda text: text[: schema.get("maxLength", 10**7)])
-        case "integer":
-            low, high = schema.get("minimum", -5), schema.get("maximum", 10**6)
-            return st.one_of(st.integers(low, high), st.sampled_from([low, high]))
-        case "number":
-            return st.floats(schema.get("minimum", -5), schema.get("maximum", 1e9))
-        case "boolean":
-            return st.booleans()
-        case "array":
-            items = schema.get("items", {})
-            return st.lists(
-                valid(items), min_size=schema.get("minItems", 0), max_size=min(schema.get("maxItems", 4), 4)
-            )
-        case "object":
-            return st.dictionaries(_TEXT, ANYTHING, max_size=3)
-        case _:
-            return ANYTHING
-
-
 def arguments_of(schema: dict[str, Any]) -> SearchStrategy[dict[str, Any]]:
-    """Arguments for a tool: what it needs nearly always, of the right shape mostly, and now and then a name it does not know."""
+    """Arguments for a tool: mostly of the right shape, often with one that is not, sometimes of no shape at all."""
     needed = set(schema.get("required", []))
-    mostly: dict[str, Any] = {}
-    sometimes: dict[str, Any] = {}
-    for name, each in schema["properties"].items():
-        right = KNOWN.get(name, valid(each))
-        value = st.one_of(right, right, right, ANYTHING)
-        (mostly if name in needed else sometimes)[name] = value
-    full = st.fixed_dictionaries(mostly, optional=sometimes)
-    less = st.fixed_dictionaries({}, optional={**mostly, **sometimes})
-    more = st.tuples(full, st.dictionaries(_TEXT, ANYTHING, max_size=2)).map(lambda both: {**both[1], **both[0]})
-    return st.one_of(full, full, full, less, more)
+    right = {name: KNOWN.get(name, valid(each)) for name, each in schema["properties"].items()}
+    shaped = st.fixed_dictionaries(
+        {name: each for name, each in right.items() if name in needed},
+        optional={name: each for name, each in right.items() if name not in needed},
+    )
+    other = st.tuples(st.sampled_from(list(right)) | _TEXT, ANYTHING)
+    one_wrong = st.tuples(shaped, other).map(lambda both: {**both[0], both[1][0]: both[1][1]})
+    none_right = st.dictionaries(st.sampled_from(list(right)) | _TEXT, ANYTHING, max_size=4)
+    return st.one_of(shaped, shaped, shaped, shaped, one_wrong, one_wrong, none_right)
 
 
 def whole(drawn: Any) -> Any:

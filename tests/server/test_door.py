@@ -121,6 +121,16 @@ async def test_arguments_of_more_than_a_mebibyte_are_refused_with_the_way_for_th
     assert said(reply).startswith("The arguments hold more than")
 
 
+async def test_an_error_is_no_longer_than_a_page_whatever_it_repeats(tmp_path: Path) -> None:
+    """Names of options are the caller's, and a megabyte of them would come back to its own model."""
+    async with _client(tmp_path) as client:
+        seeds = [{"input": f"{number}", "output": "x"} for number in range(3)]
+        given = {"name": "r", "instruction": "Sort.", "seed": seeds, "options": {"x" * 500_000: 1}}
+        told = said(await client.call_tool("create_run", given))
+    assert told.startswith("Error executing tool create_run: The options are not accepted: xxx")
+    assert len(told) < door.MAX_ERROR_CHARS + 100
+
+
 def _strings(value: Any) -> list[str]:
     match value:
         case str():

@@ -9,7 +9,7 @@ import pytest
 
 from nanodistill_mcp.runs.store import RunStore
 from tests.runs.made import make_run
-from tests.threats.conftest import Attack
+from tests.threats.conftest import Attack, Attacker
 from tests.threats.secret_files import CANARY, SECRET_FILES, write
 
 _NAMED_IN = ("seed_path", "test_path", "inputs_path")
@@ -21,13 +21,22 @@ def _naming(path: Path, argument: str) -> dict[str, Any]:
     return {"options": {argument: str(path)}}
 
 
+_READ = "The budget of $1000"
+"""What a call with this budget is refused for once every file of it was read and found right."""
+
+
+async def _is_not_read(attacker: Attacker, path: Path, argument: str) -> None:
+    told = await attacker.refused(attacker.create(**_naming(path, argument), budget_usd=1000))
+    assert not told.startswith(_READ), (path, argument)
+
+
 async def test_no_secret_file_reaches_a_run_or_the_teacher_even_from_an_allowed_directory(attack: Attack) -> None:
     """Forty-three files as programs really write them, in each of the arguments that name a file."""
     async with attack() as attacker:
         for name, content in SECRET_FILES.items():
             path = write(attacker.allowed, name, content)
             for argument in _NAMED_IN:
-                assert (await attacker.create(**_naming(path, argument))).is_error, (name, argument)
+                await _is_not_read(attacker, path, argument)
             await attacker.refused(attacker.call("evaluate", run_id="r", test_path=str(path)))
         assert attacker.teacher.asked == []
         assert RunStore(attacker.home).names() == []
@@ -52,14 +61,16 @@ async def test_outside_the_allowed_directories_no_file_is_read_whatever_it_holds
             attacker.allowed / "folder" / "rows.jsonl",
             attacker.allowed / ".." / "outside" / "rows.jsonl",
             attacker.allowed / "fifo.jsonl",
+            write(attacker.allowed, ".hidden.jsonl", rows),
+            write(attacker.allowed, ".config/rows.jsonl", rows),
             Path("/dev/stdin"),
             Path("/proc/self/environ"),
         ):
             for argument in _NAMED_IN:
-                assert (await attacker.create(**_naming(path, argument))).is_error, (path, argument)
+                await _is_not_read(attacker, path, argument)
         inside = write(attacker.allowed, "rows.jsonl", rows)
         told = await attacker.refused(attacker.create(**_naming(inside, "seed_path"), budget_usd=1000))
-        assert told.startswith("The budget of $1000"), "the same table is read where it is allowed"
+        assert told.startswith(_READ), "the same table is read where it is allowed"
         assert attacker.teacher.asked == []
 
 

@@ -77,12 +77,12 @@ OURS = {"seed", "tags", "temperature"}
 
 
 def test_every_parameter_of_litellm_is_refused_by_name_as_an_option(listener: Listener) -> None:
-    """Nearly four hundred, each with an address, a table and a list of tables as its value."""
+    """Nearly four hundred, each with an address and with a list of tables as its value."""
     names = _litellm_names()
     assert len(names) > 300
     assert set(names) & set(Options.model_fields) == OURS
     for name in names:
-        for value in (listener.url, {"api_base": listener.url}, [{"api_base": listener.url}], {name: listener.url}):
+        for value in (listener.url, [{"api_base": listener.url}]):
             for given in ({name: value}, {"litellm_kwargs": {name: value}}, {"extra_body": {name: value}}):
                 if name == "tags" and given.get(name) == [{"api_base": listener.url}]:
                     continue
@@ -108,10 +108,10 @@ async def test_every_parameter_of_litellm_is_refused_as_an_argument_and_as_a_cha
         assert len(tools) > 15
         for tool in tools:
             taken = set(tool.input_schema["properties"])
-            told = await attacker.refused(
-                attacker.call(tool.name, **{k: v for k, v in given.items() if k not in taken})
-            )
-            assert [name for name in names if name not in taken and f"{name}: not an argument" not in told] == []
+            unknown = [name for name in names if name not in taken]
+            for some in (unknown[::2], unknown[1::2]):
+                told = await attacker.refused(attacker.call(tool.name, **{name: given[name] for name in some}))
+                assert [name for name in some if f"{name}: not an argument" not in told] == []
         run = make_run(attacker.home)
         for name in names:
             for changes in ({name: listener.url}, {"options": {name: listener.url}}):
