@@ -1,5 +1,6 @@
 """A stage tool in general: answer from what is there, attach to what runs, or start it; then wait a little."""
 
+from itertools import islice
 from typing import Any, Literal
 
 import anyio
@@ -8,6 +9,7 @@ from mcp.server.mcpserver import Context
 from nanodistill_mcp.errors import RunStateError, UserInputError
 from nanodistill_mcp.jobs import launch
 from nanodistill_mcp.jobs.launch import active_job, steer
+from nanodistill_mcp.jobs.locks import is_held
 from nanodistill_mcp.pipeline import spending
 from nanodistill_mcp.pipeline import status as states
 from nanodistill_mcp.pipeline.inherited import inherited
@@ -24,6 +26,9 @@ from nanodistill_mcp.server.replies import StageReply
 from nanodistill_mcp.student.requests import without_commit
 
 Action = Literal["pause", "resume", "stop", "cancel"]
+
+MOST_JOBS = 20
+"""Jobs of all runs at once. One of them trains; the others ask teachers, or wait their turn."""
 
 _LOOK_S = 0.25
 _EFFECT_S = 5.0
@@ -46,13 +51,15 @@ async def run_stage(
     a failure or a crash it continues. ``restart`` archives and redoes; ``again`` runs a finished stage on new arguments.
 
     Raises:
-        RunStateError: The stage before is not done, or another job of this run runs.
+        RunStateError: The stage before is not done, another job of this run runs, or too many of other runs do.
     """
     run = app.store.open(run_id)
     found = states.stage_status(run, stage)
     if not found.state.active and (found.state is not State.DONE or restart or again):
         check_order(run, stage)
         _check_idle(run, stage)
+        _check_room(app, run)
+        _common(app, run)  # what it refuses is refused before anything is archived
         if restart and found.state is not State.NEW:
             archive_from(run, stage)
         job, _ = await launch.start(run, stage, {**_common(app, run), **arguments}, app.keys_for(run))
@@ -193,6 +200,17 @@ def _check_idle(run: Run, stage: Stage) -> None:
         raise RunStateError(
             f"{job.stage} of this run is still running, and a run does one thing at a time.",
             next_step=f"Call get_status(run_id={run.run_id!r}, wait_s=20), or control_job(run_id={run.run_id!r}, action='cancel').",
+        )
+
+
+def _check_room(app: App, run: Run) -> None:
+    """Refuse to start a job beside too many others. Two servers that start one each at the same moment may make one more."""
+    others = (other for other in app.store.all() if other.run_id != run.run_id)
+    at_work = list(islice((other.run_id for other in others if is_held(other.paths.worker_lock)), MOST_JOBS))
+    if len(at_work) >= MOST_JOBS:
+        raise RunStateError(
+            f"{MOST_JOBS} jobs of other runs are already at work or in the queue: {', '.join(at_work[:3])} and others.",
+            next_step=f"Wait for one, for example with get_status(run_id={at_work[0]!r}, wait_s=20), or cancel one with control_job.",
         )
 
 
