@@ -5,6 +5,7 @@ so that neither can undo the other's wish. Every decision is a line of the job's
 """
 
 import signal
+import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
@@ -14,7 +15,7 @@ import anyio
 import psutil
 
 from nanodistill_mcp.jobs import guard, processes
-from nanodistill_mcp.jobs.guard import FULL, LONGEST_PAUSE_S, Decision, Limits, State
+from nanodistill_mcp.jobs.guard import FULL, LONGEST_PAUSE_S, Decision, Limits, Sample, State
 from nanodistill_mcp.jobs.measuring import MachineSampler
 from nanodistill_mcp.jobs.supervise import Job
 from nanodistill_mcp.runs.files import write_json
@@ -33,7 +34,6 @@ class Guarding:
         self._job, self._limits = job, limits
         self._state: State | None = None
         self._clears = 0
-        self._can_see = True
         self._back = anyio.Event()
         self.steps = 0
         """Steps the training was heard to make; the caller counts."""
@@ -79,26 +79,22 @@ class Guarding:
         while True:
             try:
                 sample = await anyio.to_thread.run_sync(sampler.sample, self._job.student_pid, abandon_on_cancel=True)
+                self._judge(replace(sample, steps=self.steps))
+            # A system that does not tell, or a full disk: no reason to end a training that may go on well.
             except (psutil.Error, OSError) as error:
-                if self._can_see:
-                    self._job.event("guard", action="blind", told=f"The system does not tell ({type(error).__name__}).")
-                self._can_see = False
-            else:
-                self._can_see = True
-                before = self._state or guard.begun(sample.at_s)
-                # Whoever was paused by the user has no processors to give back.
-                limits = replace(self._limits, cpu_capacity_percent=FULL) if self._job.is_paused else self._limits
-                self._state, decision = guard.step(limits, before, replace(sample, steps=self.steps))
-                if decision is not None:
-                    self._carry_out(decision)
+                print(f"The guard sees nothing: {type(error).__name__}", file=sys.stderr)
             await anyio.sleep(sampler.every_s)
+
+    def _judge(self, sample: Sample) -> None:
+        # Whoever was paused by the user has no processors to give back.
+        limits = replace(self._limits, cpu_capacity_percent=FULL) if self._job.is_paused else self._limits
+        state, decision = guard.step(limits, self._state or guard.begun(sample.at_s), sample)
+        if decision is not None:
+            self._carry_out(decision)
+        self._state = state  # last: what could not be carried out is decided again
 
     def _carry_out(self, decision: Decision) -> None:
         self.last = decision
-        told = {
-            name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(decision).items()
-        }
-        self._job.event("guard", **told)
         match decision.action:
             case "pause":
                 self._job.hold(decision.told)
@@ -120,6 +116,10 @@ class Guarding:
             case "reload":
                 self._tell("run")
                 self._back.set()
+        told = {
+            name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(decision).items()
+        }
+        self._job.event("guard", **told)
 
     def _to_the_trainer(self, do: Callable[[int], None]) -> None:
         if self._job.student_pid is not None:

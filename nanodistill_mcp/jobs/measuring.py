@@ -15,10 +15,15 @@ from pathlib import Path
 import psutil
 
 from nanodistill_mcp.jobs.guard import FULL, Pressure, Sample
+from nanodistill_mcp.jobs.memory import of_container, total_gb
 
 _GB = 1e9
 _PRESSED_PERCENT = 10.0
 """Share of the last ten seconds in which some process, or every one, waited for memory, from which Linux counts as pressed."""
+_CHANGE = 0.1
+"""Of what a process holds, from which its pages are looked at again."""
+_SCARCE = 0.25
+"""Share of the memory below which what is left counts as little."""
 _STALLED = re.compile(r"^(some|full) avg10=([\d.]+)", re.MULTILINE)
 _MAC_PRESSURE: dict[int, Pressure] = {1: "normal", 2: "warn", 4: "critical"}
 _RUSAGE_INFO_V4, _RUSAGE_BYTES = 4, 1024
@@ -36,6 +41,7 @@ class MachineSampler:
 
     def __init__(self) -> None:
         self._before = _busy(None)
+        self._known: dict[int, tuple[int, int]] = {}
 
     def sample(self, trainer: int | None) -> Sample:
         """One look; others' share of the processors is since the last one.
@@ -47,13 +53,26 @@ class MachineSampler:
         system_s, idle_s, own_s = _busy(tree)
         before_s, before_idle_s, before_own_s = self._before
         self._before = system_s, idle_s, own_s
+        left_gb = available_gb()
         return Sample(
             at_s=time.monotonic(),
-            available_gb=available_gb(),
-            own_gb=sum(footprint_bytes(process.pid) for process in tree) / _GB if tree else None,
+            available_gb=left_gb,
+            own_gb=sum(map(self._footprint, tree)) / _GB if tree else None,
             others_percent=others_percent(system_s - before_s, idle_s - before_idle_s, own_s - before_own_s),
-            pressure=pressure(),
+            pressure=pressure(is_scarce=left_gb < _SCARCE * total_gb()),
         )
+
+    def _footprint(self, process: psutil.Process) -> int:
+        """What the process costs. Linux looks at each of its pages for that, so in between only the change of all it holds counts."""
+        try:
+            held = process.memory_info().rss
+        except psutil.Error:
+            return 0
+        held_before, cost_before = self._known.get(process.pid, (0, 0))
+        if sys.platform == "darwin" or abs(held - held_before) > _CHANGE * held_before:
+            held_before, cost_before = held, footprint_bytes(process.pid)
+            self._known[process.pid] = held_before, cost_before
+        return max(0, cost_before + held - held_before)
 
 
 def others_percent(busy_s: float, idle_s: float, own_s: float) -> float:
@@ -68,7 +87,8 @@ def available_gb() -> float:
     """Memory that can be taken without anything being written out to the disk."""
     if sys.platform == "darwin" and (found := free_of_vm_stat(_vm_stat())) is not None:
         return found / _GB
-    return psutil.virtual_memory().available / _GB
+    available, found = psutil.virtual_memory().available, of_container()
+    return (min(available, found[1]) if found else available) / _GB
 
 
 def free_of_vm_stat(told: str) -> int | None:
@@ -101,10 +121,12 @@ def footprint_of_rusage(buffer: bytes) -> int:
     return int.from_bytes(buffer[_FOOTPRINT_AT : _FOOTPRINT_AT + 8], "little")
 
 
-def pressure() -> Pressure:
-    """What the kernel says of memory."""
+def pressure(*, is_scarce: bool) -> Pressure:
+    """What the kernel says of memory. Linux counts who waits for it under a limit of his own, so only scarcity makes it count."""
     if sys.platform == "darwin":
         return _MAC_PRESSURE.get(_mac_number("kern.memorystatus_vm_pressure_level"), "unknown")
+    if not is_scarce:
+        return "unknown"
     try:
         return pressure_of_stalls(Path("/proc/pressure/memory").read_text(encoding="ascii"))
     except OSError:  # a kernel that was built without it, or a container that hides it

@@ -4,6 +4,7 @@ import os
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from nanodistill_mcp.jobs import measuring
 from nanodistill_mcp.jobs.guard import Pressure
 from nanodistill_mcp.jobs.measuring import MachineSampler
-from nanodistill_mcp.jobs.memory import total_gb
+from nanodistill_mcp.jobs.memory import of_container, total_gb
 
 # As Apple's manual shows it, and as machines of 16 KiB pages print it.
 _VM_STAT = """Mach Virtual Memory Statistics: (page size of 16384 bytes)
@@ -41,6 +42,18 @@ def test_memory_is_counted_for_the_whole_tree_and_shared_pages_once() -> None:
         assert measuring.footprint_bytes(os.getpid()) <= memory.rss * 1.05
     assert measuring.footprint_bytes(child.pid) == 0
     assert MachineSampler().sample(child.pid).own_gb is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="as the Linux kernel counts")
+def test_a_small_change_is_followed_without_looking_at_every_page_again() -> None:
+    """The look at the pages of 3 GB takes 60 ms of processor time, and there is one look a second."""
+    sampler = MachineSampler()
+    first = sampler.sample(os.getpid()).own_gb
+    block = bytearray(os.urandom(4_000_000))
+    second = sampler.sample(os.getpid()).own_gb
+    assert first is not None
+    assert second is not None
+    assert second - first == pytest.approx(len(block) / 1e9, abs=0.003)
 
 
 def test_a_zombie_holds_nothing() -> None:
@@ -86,6 +99,17 @@ def test_a_macs_footprint_is_the_eighth_number_after_the_id() -> None:
     """The order of ``rusage_info_v4`` in the system's headers: user, system, two wakeups, pageins, wired, resident, footprint."""
     filled = struct.pack("<16s10Q", b"id", 1, 2, 3, 4, 5, 6, 7, 8_000_000_000, 9, 10)
     assert measuring.footprint_of_rusage(filled) == 8_000_000_000
+
+
+def test_in_a_container_its_own_limit_is_the_machines_memory(tmp_path: Path) -> None:
+    """Whoever plans with the host's memory is ended by the kernel at the container's."""
+    for name, content in (("memory.max", "4000000000\n"), ("memory.current", "3000000000\n")):
+        (tmp_path / name).write_text(content)
+    assert of_container(tmp_path) is None, "it does not say what of it could be given back"
+    (tmp_path / "memory.stat").write_text("anon 1500000000\ninactive_file 1200000000\nactive_file 300000000\n")
+    assert of_container(tmp_path) == (4_000_000_000, 2_200_000_000)
+    (tmp_path / "memory.max").write_text("max\n")
+    assert of_container(tmp_path) is None
 
 
 def test_this_machine_is_measured() -> None:
