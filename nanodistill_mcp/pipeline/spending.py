@@ -94,6 +94,7 @@ def change_budget(run: Run, ceilings: BudgetSettings, budget_usd: float, caps: d
     after = before.model_copy(update=given | ({"usd": budget_usd} if budget_usd else {}))
     if after == before:
         return False
+    run.check_writable()
     check_ceilings(after, ceilings)
     if active_job(run) is not None:
         raise RunStateError(

@@ -61,6 +61,7 @@ def take_test_rows(run: Run, path_text: str, allowed: list[Path]) -> None:
         {"id": f"e{number:05d}", "input": source, "output": output} for number, (source, output) in enumerate(rows, 1)
     ]
     if kept != list(read_lines(run.paths.test_rows)):
+        run.check_writable()
         write_lines(run.paths.test_rows, kept)
 
 

@@ -56,6 +56,7 @@ async def run_stage(
     run = app.store.open(run_id)
     found = states.stage_status(run, stage)
     if not found.state.active and (found.state is not State.DONE or restart or again):
+        run.check_writable()
         check_order(run, stage)
         _check_idle(run, stage)
         _check_room(app, run)
