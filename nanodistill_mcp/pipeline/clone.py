@@ -26,7 +26,7 @@ CHANGEABLE = tuple(name for name in RunSpec.model_fields if name != "seeds_sha25
 MOST_PER_SEED = 1000
 
 _OF_THE_EXAMPLES = ("test_path", "inputs_path", "held_out_split", "held_out")
-_IN_EVERY_QUESTION = ("temperature", "teacher_max_tokens")
+_IN_EVERY_QUESTION = ("temperature", "litellm", "teacher_max_tokens")
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,10 @@ async def teacher_of(job: Job) -> AsyncGenerator[Teacher, None]:
             timeout_s=endpoint.timeout_s,
             before_call=job.checkpoint,
             wordings=stored_wordings(job.run.paths.prompts, manifest.prompts),
-            sampling={} if options.temperature is None else {"temperature": options.temperature},
+            sampling={
+                **(options.litellm or {}),
+                **({} if options.temperature is None else {"temperature": options.temperature}),
+            },
             batch=_batch_terms(job, journal),
             host=(Questions(job.run.paths.host), job.paths.root.name) if endpoint.is_host else None,
         )

@@ -69,6 +69,10 @@ class Options(BaseModel):
         default=None, ge=16, le=64000, description="Output tokens of one call at most."
     )
     temperature: float | None = Field(default=None, ge=0, le=2, description="Sent only to models that accept it.")
+    litellm: dict[str, Any] | None = Field(
+        default=None,
+        description="How the teacher writes, by LiteLLM's names: top_p, top_k, seed, presence_penalty, frequency_penalty, stop, reasoning_effort.",
+    )
     max_calls: int | None = Field(
         default=None, ge=1, description="A cap on calls; needed when the teacher's price is unknown."
     )

@@ -1,4 +1,4 @@
-"""Options under the names other tools give them: PEFT's and Unsloth's, and all of MLX-LM's own under ``mlx_lm``.
+"""Options under the names other tools give them: PEFT's and Unsloth's, LiteLLM's, and all of MLX-LM's own under ``mlx_lm``.
 
 What means the same is renamed; what means something else is computed and told, such as PEFT's alpha, which MLX-LM's absolute
 scale is not. What would read or write elsewhere, or send something, is refused with what to do instead.
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from nanodistill_mcp.errors import UserInputError
 from nanodistill_mcp.runs.options import TRAINING_OPTIONS
+from nanodistill_mcp.runs.sampling import LITELLM, translate_litellm
 
 MLX_LM = ("mlx_lm", "mlx_lm_kwargs")
 
@@ -151,6 +152,8 @@ def translate(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]
     for name, value in given.items():
         if name in MLX_LM:
             _translate_mlx(value, told)
+        elif name in LITELLM:
+            translate_litellm(value, told.put)
         else:
             _translate_one(name, value, name, told)
     if told.by_root:

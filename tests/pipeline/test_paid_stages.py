@@ -55,6 +55,17 @@ async def test_a_seed_the_teacher_gets_wrong_is_taught_with_a_solution_towards_i
     assert kept[trace["id"]]["checks"] == {"derived": True}
 
 
+async def test_the_teacher_is_asked_with_the_sampling_that_was_chosen(home: Path, script: ScriptedTeacher) -> None:
+    """Each question, and nothing is sent that nobody chose; the samples of one question differ in their seed."""
+    options = {"temperature": 0.3, "litellm": {"top_p": 0.9, "presence_penalty": 0.5, "seed": 7}}
+    paid = PaidRun(home, script, spec={"options": options})
+    await paid.summary("synthesize_cot")
+    for request in script.asked:
+        sent = {name: request.body.get(name) for name in ("temperature", "top_p", "presence_penalty", "top_k", "stop")}
+        assert sent == {"temperature": 0.3, "top_p": 0.9, "presence_penalty": 0.5, "top_k": None, "stop": None}
+        assert request.body["seed"] >= 7
+
+
 async def test_a_teacher_that_cannot_do_the_task_as_described_says_stop(home: Path, script: ScriptedTeacher) -> None:
     """Before money is spent on hundreds of examples that would all be wrong."""
     rows = [(row["input"], row["output"]) for row in task.seeds()]

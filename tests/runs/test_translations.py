@@ -1,5 +1,6 @@
 """Options under the names of other tools: what means the same is taken, what means something else is computed and told."""
 
+import re
 from typing import Any
 
 import pytest
@@ -29,6 +30,11 @@ from nanodistill_mcp.runs.translations import translate
             {"lora_rank": 4, "lora_scale": 10, "lora_dropout": 0.1, "lora_keys": ["mlp.up_proj"]},
         ),
         ({"mlx_lm": {"clear_cache_threshold": "1.5GB"}}, {"mlx_lm": {"clear_cache_threshold": 1_500_000_000}}),
+        (
+            {"litellm_kwargs": {"temperature": 0.3, "max_tokens": 900, "top_p": 0.9, "stop": ["END"]}},
+            {"temperature": 0.3, "teacher_max_tokens": 900, "litellm": {"top_p": 0.9, "stop": ["END"]}},
+        ),
+        ({"litellm": {"seed": 7, "reasoning_effort": "high"}}, {"litellm": {"seed": 7, "reasoning_effort": "high"}}),
     ],
 )
 def test_names_of_other_tools_are_taken_for_what_they_mean(given: dict[str, Any], meant: dict[str, Any]) -> None:
@@ -76,6 +82,14 @@ def test_the_names_that_mlx_lm_itself_refuses_are_accepted_in_both_places(name: 
         ),
         ({"mlx_lm": {"lora_parameters": {"r": 1}}}, "It takes rank, scale, dropout and keys"),
         ({"mlx_lm": 3}, "options.mlx_lm is not an object"),
+        ({"litellm": {"api_base": "http://x"}}, "endpoints are set under teachers in the server's configuration"),
+        ({"litellm": {"api_key": "x"}}, "options.litellm.api_key is not taken"),
+        ({"litellm": {"extra_headers": {}}}, "options.litellm.extra_headers is nothing a caller sets"),
+        ({"litellm": {"num_retries": 9}}, "what fails is asked again within the budget"),
+        ({"litellm": {"top_p": 2}}, "litellm.top_p: Input should be less than or equal to 1"),
+        ({"litellm": {"a b": 2}}, "A name in options.litellm is nothing a caller sets"),
+        ({"litellm": "top_p"}, "options.litellm is not an object"),
+        ({"temperature": 0.1, "litellm": {"temperature": 0.2}}, "the same option with two values"),
         ({"r": 8, "lora_rank": 16}, "options.r and options.lora_rank are the same option with two values"),
         ({"learning_rate": 1e-4, "mlx_lm": {"learning_rate": 1e-5}}, "the same option with two values"),
         ({"use_rslora": True, "lora_alpha": 16}, "use_rslora needs a rank and an alpha"),
@@ -86,7 +100,7 @@ def test_what_has_no_meaning_here_is_refused_with_what_has(given: dict[str, Any]
     with pytest.raises(UserInputError) as caught:
         translate(given)
     assert said in str(caught.value)
-    assert "mlx_lm" in str(caught.value) or "Give " in caught.value.next_step
+    assert re.search(r"mlx_lm|litellm takes:|Give ", str(caught.value))
 
 
 def test_what_was_translated_is_not_translated_again() -> None:
