@@ -134,7 +134,7 @@ def test_each_dependency_has_its_reason_and_is_imported_where_the_page_says(proj
     asked = [re.split(r"[\[<>=!~; ]", line, maxsplit=1)[0] for line in project["dependencies"]]
     assert [name for name, _ in rows] == list(dict.fromkeys(asked))
     for name, importers in rows:
-        module = {"pyyaml": "yaml"}.get(name, name.replace("-", "_"))
+        module = {"pyyaml": "yaml", "python-dotenv": "dotenv"}.get(name, name.replace("-", "_"))
         imports = re.compile(
             rf"^\s*(?:from|import) {module}\b|(?:import_module|find_spec)\(\"{module}\"\)", re.MULTILINE
         )

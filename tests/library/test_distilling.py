@@ -1,6 +1,10 @@
 """distill(): one call, over the same stages and the same folder as the tools."""
 
 import json
+import re
+import subprocess
+import sys
+import types
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -226,3 +230,46 @@ def test_prompts_of_ones_own_reach_the_teacher(bench: Bench) -> None:
     assert "lighthouse keeper" in json.dumps([request.body for request in bench.teacher.asked])
     with pytest.raises(NanoDistillError, match="The prompt 'cot' is not accepted"):
         distill("other", task.seeds(), task.INSTRUCTION, "local", str(student_path()), prompts={"cot": "Solve it."})
+
+
+@pytest.mark.parametrize("block", range(3))
+def test_what_the_page_shows_is_python_that_runs(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is copied. The first block starts a run, so here its call is only checked for what it passes."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "python.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 3
+    names: dict[str, Any] = {"DistillationConfig": DistillationConfig}
+    if block:
+        exec(blocks[block], names)
+        return
+    taken: list[DistillationConfig] = []
+
+    def only_checked(**given: Any) -> Any:
+        taken.append(DistillationConfig(**given))
+        return types.SimpleNamespace(gguf_path="", decision="", metrics={"accuracy": 1}, cost_usd=0)
+
+    monkeypatch.setattr(nanodistill_mcp, "distill", only_checked, raising=False)
+    exec(blocks[block], names)
+    assert taken[0].name == "ticket-router"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "preset", ["minimal", "low_memory", "high_performance", "quick", "production", "exploration", "nanodistill"]
+)
+def test_every_preset_is_carried_out_by_the_example(bench: Bench, caller: Path, preset: str) -> None:
+    """Six configurations that NanoDistill shows, and its own defaults."""
+    program = Path(__file__).resolve().parents[2] / "examples" / "python" / "distill_tickets.py"
+    command = [sys.executable, str(program), preset, "--teacher", "local", "--student", str(student_path())]
+    bench.configure(allowed_paths=[str(student_path()), str(program.parents[1])])
+    ended = subprocess.run(
+        [*command, "--augment-factor", "2"],
+        check=False,
+        cwd=caller,
+        env=bench.env,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "model.gguf" in ended.stdout
