@@ -21,14 +21,18 @@ def main() -> int:
     parser.add_argument("preset", nargs="?", default="recommended")
     parser.add_argument("--teacher", default="", help="a LiteLLM id or a configured endpoint")
     parser.add_argument("--student", default="", help="a hub id or a local folder")
+    parser.add_argument("--seeds", type=Path, default=TICKETS / "seeds.jsonl", help="other examples, in a file")
+    parser.add_argument(
+        "--instruction", type=Path, default=TICKETS / "instruction.md", help="their instruction, in a file"
+    )
     parser.add_argument("--augment-factor", type=int, default=50, help="training examples wanted per seed")
     parser.add_argument("--budget", type=float, default=5.0, help="the most the teacher is paid, in dollars")
     given = parser.parse_args()
     try:
         result = distill(
             name=f"tickets-{given.preset}",
-            seed=TICKETS / "seeds.jsonl",
-            instruction=(TICKETS / "instruction.md").read_text(encoding="utf-8"),
+            seed=given.seeds,
+            instruction=given.instruction.read_text(encoding="utf-8"),
             teacher=given.teacher,
             student=given.student,
             augment_factor=given.augment_factor,

@@ -34,7 +34,7 @@ class DistillationResult:
     folder: Path
     """Everything of the run: traces, dataset, checkpoints, report, model."""
     model_path: Path
-    """The fused student, which ``mlx_lm.load`` takes."""
+    """The fused student, which ``mlx_lm.load`` takes; without an export the adapter, for its ``adapter_path``."""
     gguf_path: Path | None
     """For Ollama and llama.cpp; None when it was not asked for."""
     report_path: Path
@@ -78,7 +78,7 @@ def distill(
         augment_factor: Training examples wanted per seed.
         output_dir: Where a link to the run's folder is made under its name; None makes none.
         response_model: A Pydantic class whose JSON form every output keeps.
-        export_gguf: Whether to write model.gguf and a Modelfile.
+        export_gguf: Whether to fuse the student and write model.gguf and a Modelfile.
         home: The data directory; the usual one when None.
         env_file: A file of keys (``NAME=value`` lines), looked at where it is; variables that are set come first. None reads none.
         anyway: Go on where the teacher disagrees with so many examples that it would say to stop.
@@ -168,7 +168,7 @@ async def _carried_out(driver: Driver, config: DistillationConfig, *, anyway: bo
 
 def _result(config: DistillationConfig, found: dict[str, Any]) -> DistillationResult:
     folder, results = Path(found["folder"]), found["results"]
-    evaluation = results["evaluate"]
+    paths, evaluation = RunPaths(folder), results["evaluate"]
     held_out: dict[str, Any] = evaluation.get("held_out") or {}
     scores = {
         name: held_out[model]["accuracy"]
@@ -178,8 +178,8 @@ def _result(config: DistillationConfig, found: dict[str, Any]) -> DistillationRe
     return DistillationResult(
         run_id=found["run_id"],
         folder=folder,
-        model_path=folder / "model",
-        gguf_path=folder / "model.gguf" if config.export_gguf else None,
+        model_path=paths.model if config.export_gguf else paths.adapters,
+        gguf_path=paths.gguf if config.export_gguf else None,
         report_path=folder / "report.md",
         decision=evaluation.get("decision", ""),
         cost_usd=found["spend"]["cost_usd"],

@@ -28,7 +28,7 @@ from nanodistill_mcp.demo.wire import Fails
 from nanodistill_mcp.errors import BudgetError, ConfigurationError, UserInputError
 from nanodistill_mcp.library.configuration import read_options_of
 from nanodistill_mcp.library.failures import failure
-from nanodistill_mcp.runs.files import read_object
+from nanodistill_mcp.runs.files import read_object, write_lines
 from tests.conftest import KEY, SECRET, SHORT, STAGES, Bench, Demo
 
 
@@ -98,7 +98,7 @@ def test_examples_become_a_model_in_one_call(caller: Path) -> None:
         "tutor", "seeds.csv", task.INSTRUCTION, "local", str(student_path()), 4, export_gguf=False, quiet=True, **SHORT
     )
     assert result.gguf_path is None
-    assert (result.model_path / "model.safetensors").is_file()
+    assert (result.model_path / "adapters.safetensors").is_file()
     assert result.cost_usd > 0
     assert result.metrics["train"]["final_train_loss"] < result.metrics["train"]["first_train_loss"]
 
@@ -260,8 +260,11 @@ def test_what_the_page_shows_is_python_that_runs(block: int, monkeypatch: pytest
 def test_every_preset_is_carried_out_by_the_example(bench: Bench, caller: Path, preset: str) -> None:
     """Six configurations that NanoDistill shows, and its own defaults."""
     program = Path(__file__).resolve().parents[2] / "examples" / "python" / "distill_tickets.py"
+    seeds, instruction = caller / "seeds.jsonl", caller / "instruction.md"
+    write_lines(seeds, task.seeds())
+    instruction.write_text(task.INSTRUCTION, encoding="utf-8")
     command = [sys.executable, str(program), preset, "--teacher", "local", "--student", str(student_path())]
-    bench.configure(allowed_paths=[str(student_path()), str(program.parents[1])])
+    command += ["--seeds", str(seeds), "--instruction", str(instruction)]
     ended = subprocess.run(
         [*command, "--augment-factor", "2"],
         check=False,
