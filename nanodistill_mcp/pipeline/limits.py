@@ -4,6 +4,8 @@ from nanodistill_mcp.jobs.guard import FULL, Limits
 from nanodistill_mcp.pipeline.recipe import preset_options
 from nanodistill_mcp.runs.options import Options
 
+LIMITS = ("max_memory_gb", "memory_hard_limit_gb", "cpu_capacity_percent", "memory_limit_gb")
+"""The options that say what training may take and nothing of what it learns; the last by its older name."""
 PROCESS_GB = 0.5
 """Of max_memory_gb, what Python and the libraries take beside the student; the probe measures what MLX takes."""
 _MAX_SHARE, _HARD_SHARE = 0.9, 0.95

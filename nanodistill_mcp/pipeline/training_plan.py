@@ -17,7 +17,7 @@ from nanodistill_mcp.jobs.guard import Limits
 from nanodistill_mcp.jobs.supervise import Job
 from nanodistill_mcp.pipeline import recipe
 from nanodistill_mcp.pipeline.ladder import Rung, fitted_length, ladder
-from nanodistill_mcp.pipeline.limits import PROCESS_GB, limits_of
+from nanodistill_mcp.pipeline.limits import LIMITS, PROCESS_GB, limits_of
 from nanodistill_mcp.pipeline.revisions import revisions_of
 from nanodistill_mcp.runs.files import read_object, write_json
 from nanodistill_mcp.runs.options import Options, set_options
@@ -127,9 +127,16 @@ async def planned(job: Job, dataset_dir: Path, options: Options, notes: dict[str
     """
     student = str(job.arguments["student"])
     found = stored_plan(job.run)
-    if found is not None and _is_asked(found, job.run, options, student) and found.dataset == _hashes(dataset_dir):
-        job.event("planned", made_at=found.made_at)
-        return found
+    if found is not None and found.dataset == _hashes(dataset_dir):
+        if _is_asked(found, job.run, options, student):
+            job.event("planned", made_at=found.made_at)
+            return found
+        # With more memory another rung may fit, but that would be another training than the one whose checkpoints are there.
+        if any(job.run.paths.checkpoints.glob("*.json")) and _is_asked(
+            found, job.run, options, student, but_for=LIMITS
+        ):
+            job.event("planned", made_at=found.made_at, reason="it has begun: only its limits change")
+            return found
     plan = await make_training_plan(job, dataset_dir, options, notes)
     write_json(job.run.paths.training_plan, plan.model_dump(mode="json"))
     return plan
@@ -336,9 +343,12 @@ def _warnings(rows: Rows, rung: Rung, result: ProbeResult, measured: Measured, d
     return told
 
 
-def _is_asked(plan: TrainingPlan, run: Run, options: Options, student: str) -> bool:
-    asked = (run.manifest.spec.preset, set_options(options), student)
-    return (plan.preset, plan.options, plan.student) == asked
+def _is_asked(plan: TrainingPlan, run: Run, options: Options, student: str, *, but_for: tuple[str, ...] = ()) -> bool:
+    def compared(given: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in given.items() if name not in but_for}
+
+    asked = (run.manifest.spec.preset, compared(set_options(options)), student)
+    return (plan.preset, compared(plan.options), plan.student) == asked
 
 
 def _examples(run: Run) -> tuple[int, int]:

@@ -12,9 +12,10 @@ from nanodistill_mcp.demo import task
 from nanodistill_mcp.demo.student import student_path
 from nanodistill_mcp.jobs.locks import open_lock, try_lock
 from nanodistill_mcp.jobs.supervise import Job, carry_out
+from nanodistill_mcp.pipeline.dataset import build_dataset
 from nanodistill_mcp.pipeline.recipe import resolve
 from nanodistill_mcp.pipeline.stages import STAGES
-from nanodistill_mcp.pipeline.training_plan import is_planned, predicted_hours, stored_plan, training_options
+from nanodistill_mcp.pipeline.training_plan import is_planned, planned, predicted_hours, stored_plan, training_options
 from nanodistill_mcp.runs.files import write_json, write_lines
 from nanodistill_mcp.runs.options import Options
 from nanodistill_mcp.runs.paths import JobPaths
@@ -143,8 +144,26 @@ async def test_a_probe_that_is_killed_goes_on_below_and_the_plan_says_where(home
     assert is_planned(run, Options(batch_size=4), str(student_path()))
     assert not is_planned(run, Options(batch_size=4, lora_rank=3), str(student_path()))
     assert not is_planned(run, Options(batch_size=4), "another/student")
+    with_more = Options(batch_size=4, max_memory_gb=9, cpu_capacity_percent=50)
+    assert not is_planned(run, with_more, str(student_path()))
+    again = await _begun_training_is_planned_as(run, home, with_more)
+    assert again == plan.recipe, "whoever raises the budget wants it to go on, not another recipe without a checkpoint"
     os.utime(run.paths.traces_amplified, ns=(1, 1))
     assert not is_planned(run, Options(batch_size=4), str(student_path()))
+
+
+async def _begun_training_is_planned_as(run: Run, home: Path, options: Options) -> Recipe:
+    """The recipe of a training of which there is a checkpoint already, once it is asked for with other options."""
+    build_dataset(run, 0.1)
+    run.paths.checkpoints.mkdir(exist_ok=True)
+    write_json(run.paths.checkpoints / "0000010.json", {})
+    paths = JobPaths(run.paths.jobs / "002-train")
+    paths.root.mkdir(mode=0o700)
+    arguments = {"training_lock_path": str(home / "training.lock"), "student": str(student_path())}
+    request = JobRequest(stage="train", nonce="n", requested_at=now(), arguments=arguments)
+    job = Job(run, paths, request, open_lock(run.paths.worker_lock))
+    job.student_command = ["/nowhere"]  # nothing is measured or probed again
+    return (await planned(job, run.paths.dataset, options, {})).recipe
 
 
 async def test_a_probe_that_is_killed_on_every_rung_names_a_smaller_student(home: Path) -> None:
@@ -153,6 +172,8 @@ async def test_a_probe_that_is_killed_on_every_rung_names_a_smaller_student(home
     assert (ended.outcome, ended.error_kind) == ("failed", "training")
     assert "every try ran out of memory" in ended.what
     assert "smaller student" in ended.next_step
+    assert "GB are kept for the system, and 0.5 GB are for the process itself" in ended.what
+    assert ended.next_step.startswith("Close other programs and call train again, lower options.max_seq_length")
     assert stored_plan(run) is None
 
 

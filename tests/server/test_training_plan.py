@@ -88,6 +88,7 @@ async def test_a_student_that_cannot_fit_is_refused_with_what_would(bench: Bench
         reply = await agent.plan_training(run_id, max_memory_gb=0.5001)
         assert reply["state"] == "failed"
         assert "weights alone take 0.000" in reply["message"]
+        assert "can be spared: options.max_memory_gb=0.5, and" in reply["message"]
         assert "clone_run" in reply["message"]
         status = await agent.call("get_status", run_id=run_id)
         assert {line["stage"]: line["state"] for line in status["stages"]}["train"] == "new"
