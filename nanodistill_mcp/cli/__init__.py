@@ -79,6 +79,11 @@ def _run(arguments: argparse.Namespace) -> int:  # noqa: C901, PLR0912 - one cas
             from nanodistill_mcp.cli.bundling import import_run
 
             return import_run(data_home(), arguments.file, arguments.name, arguments.student)
+        case "adopt":
+            from nanodistill_mcp.cli.adopting import adopt_folder
+
+            asked = {"name": arguments.name, "instruction": arguments.instruction, "student": arguments.student}
+            return adopt_folder(data_home(), arguments.folder, **asked)
         case "clean":
             from nanodistill_mcp.cli.cleaning import clean_up
 
@@ -177,6 +182,11 @@ def command_line() -> argparse.ArgumentParser:  # noqa: PLR0915 - one line an ar
     imported.add_argument("file", help="the bundle")
     imported.add_argument("--name", default="", help="the run's id here (default: the one it had)")
     imported.add_argument("--student", default="", help="a hub id or folder in place of the student it was made with")
+    adopt = commands.add_parser("adopt", help="make a run of a folder that NanoDistill made")
+    adopt.add_argument("folder", help="holds traces_cot.jsonl and traces_amplified.jsonl")
+    adopt.add_argument("--name", required=True, help="the run's id")
+    adopt.add_argument("--instruction", required=True, help="what the student is to do, as NanoDistill was told")
+    adopt.add_argument("--student", default="", help="a hub id or a local folder (default: the configured one)")
     show = commands.add_parser("show", help="show one run")
     logs = commands.add_parser("logs", help="what a run's newest job did and does")
     control = commands.add_parser("control", help="pause, resume, stop or cancel a run's job; what is finished is kept")
