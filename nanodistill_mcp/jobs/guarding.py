@@ -34,7 +34,8 @@ class Guarding:
         self._job, self._limits = job, limits
         self._state: State | None = None
         self._clears = 0
-        self._back = anyio.Event()
+        self._back: anyio.Event | None = None
+        """Set when there is memory again; there only while somebody waits for it."""
         self.steps = 0
         """Steps the training was heard to make; the caller counts."""
         self.last: Decision | None = None
@@ -50,8 +51,8 @@ class Guarding:
         return {**told, "paused_s": round(state.paused_s), "unloaded_s": round(state.away_s)}
 
     def died(self) -> None:
-        """The trainer ended without being asked to; a decision of the guard's is already known."""
-        if self._state is not None and self._state.mode in ("running", "paused"):
+        """The trainer ended without being asked to; what the guard ended is on its way already."""
+        if self._state is not None and self._state.mode not in ("leaving", "away"):
             self._state = guard.died(self._state)
             self._job.note(
                 "its process ended; it is started again from its last checkpoint, once there is memory for it"
@@ -62,6 +63,7 @@ class Guarding:
 
         A user who wants a training stopped and kept gets it at once: it takes a process to write the adapter.
         """
+        self._back = anyio.Event()
         while self._state is not None and not self._back.is_set():
             control = read_record(self._job.paths.control, Control)
             if control is not None and control.want == "stop":
@@ -69,7 +71,7 @@ class Guarding:
                 self._tell("run")
                 break
             await anyio.sleep(_POLL_S)
-        self._back = anyio.Event()
+        self._back = None
         self._job.hold("")
         await self._job.checkpoint()
 
@@ -86,6 +88,9 @@ class Guarding:
             await anyio.sleep(sampler.every_s)
 
     def _judge(self, sample: Sample) -> None:
+        is_gone = sample.own_gb is None and self._state is not None and self._state.mode in ("leaving", "away")
+        if is_gone and self._back is None:
+            return  # its process is still being cleared away: nobody could start another
         # Whoever was paused by the user has no processors to give back.
         limits = replace(self._limits, cpu_capacity_percent=FULL) if self._job.is_paused else self._limits
         state, decision = guard.step(limits, self._state or guard.begun(sample.at_s), sample)
@@ -115,7 +120,8 @@ class Guarding:
                 self._to_the_trainer(lambda pid: processes.signal_group(pid, signal.SIGKILL))
             case "reload":
                 self._tell("run")
-                self._back.set()
+                if self._back is not None:
+                    self._back.set()
         told = {
             name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(decision).items()
         }

@@ -175,6 +175,10 @@ async def _it_grows_past_its_hard_limit(scene: Scene) -> None:
     await scene.steps(3)
     scene.weather.is_now = replace(WELL, own_gb=11)
     await scene.until(lambda: "kill" in scene.decided())
+    scene.weather.is_now = replace(
+        WELL, own_gb=None, available_gb=13
+    )  # the guard may see it gone before its worker does
+    await scene.until(lambda: scene.decided()[-1] == "reload")
     scene.weather.is_now = WELL
 
 
