@@ -130,6 +130,16 @@ def test_each_proof_of_reliability_is_run_by_the_command_beside_it() -> None:
     )
 
 
+def test_every_promise_of_the_page_on_migration_has_a_proof_there_is() -> None:
+    """Whoever comes from another program looks a feature up there; a row whose test is gone promises nothing."""
+    page = (ROOT / "docs" / "migration.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (?!there|---).+ \| `(tests/[\w/]+\.py)(?:::(test_\w+))?` \|$", page, re.MULTILINE)
+    assert len(rows) == len(re.findall(r"^\| (?!there|---)", page, re.MULTILINE)), "a row without a proof"
+    for path, name in rows:
+        source = (ROOT / path).read_text(encoding="utf-8")
+        assert not name or re.search(rf"^(?:async )?def {name}\(", source, re.MULTILINE), (path, name)
+
+
 def test_every_command_of_the_page_on_the_command_line_does_what_it_says(bench: Bench, demo: Demo) -> None:
     """A command that is copied from a page must be taken; those that only look are carried out."""
     page = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")

@@ -145,7 +145,7 @@ def configured(**given: Any) -> DistillationConfig:
             f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False, include_url=False)
         ]
         raise UserInputError(
-            f"The configuration is not accepted: {'; '.join(told)}.", next_step="docs/migration.md has every parameter."
+            f"The configuration is not accepted: {'; '.join(told)}.", next_step="docs/python.md has every parameter."
         ) from None
 
 
