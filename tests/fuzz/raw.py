@@ -45,10 +45,28 @@ class Raw:
         self.write(b"".join(json.dumps(message).encode() + b"\n" for message in messages))
 
     def write(self, data: bytes) -> None:
-        """Bytes as they are."""
+        """Bytes as they are. What the server answers meanwhile is taken in, or both would wait for each other."""
         assert self.process.stdin is not None
-        self.process.stdin.write(data)
-        self.process.stdin.flush()
+        deadline = time.monotonic() + PATIENCE_S
+        into, left = self.process.stdin.fileno(), memoryview(data)
+        os.set_blocking(into, False)
+        while left:
+            assert time.monotonic() < deadline, "the server reads no more"
+            _, writable, _ = select.select([], [into], [], 0.05)
+            self._take_in(0)
+            try:
+                left = left[os.write(into, left[: 1 << 16]) :] if writable else left
+            except BlockingIOError:
+                continue
+
+    def _take_in(self, within_s: float) -> None:
+        assert self.process.stdout is not None
+        output = self.process.stdout.fileno()
+        if select.select([output], [], [], within_s)[0]:
+            more = os.read(output, 1 << 20)
+            assert more, f"the server is gone: {self.log.read_text(errors='replace')[-2000:]}"
+            self._rest += more
+            self.seen = (self.seen + more)[-1_000_000:]
 
     def answer(self, number: int, within_s: float = PATIENCE_S) -> dict[str, Any]:
         """The answer with this id; every line before it has to be a message too."""
@@ -64,15 +82,10 @@ class Raw:
         return json.loads(self._line(time.monotonic() + within_s))
 
     def _line(self, deadline: float) -> bytes:
-        assert self.process.stdout is not None
         while b"\n" not in self._rest:
             left = deadline - time.monotonic()
             assert left > 0, "no answer in time"
-            if select.select([self.process.stdout], [], [], left)[0]:
-                more = os.read(self.process.stdout.fileno(), 1 << 20)
-                assert more, f"the server is gone: {self.log.read_text(errors='replace')[-2000:]}"
-                self._rest += more
-                self.seen = (self.seen + more)[-1_000_000:]
+            self._take_in(left)
         line, _, self._rest = self._rest.partition(b"\n")
         return line
 

@@ -56,6 +56,7 @@ async def test_outside_the_allowed_directories_no_file_is_read_whatever_it_holds
         os.mkfifo(attacker.allowed / "fifo.jsonl")
         for path in (
             outside,
+            write(tmp_path / "outside", "without-a-second-name.jsonl", rows),
             attacker.allowed / "link.jsonl",
             attacker.allowed / "hard.jsonl",
             attacker.allowed / "folder" / "rows.jsonl",
