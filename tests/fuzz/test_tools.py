@@ -61,6 +61,9 @@ class Range:
         self.client = client
         self.kept = folder / "kept"
         self.home = folder / "home"
+        self.tried = 0
+        self.answered = 0
+        self.slowest_s = 0.0
         self._before = self._around()
 
     def _around(self) -> list[tuple[str, bytes]]:
@@ -77,7 +80,9 @@ class Range:
         began_s = time.process_time()
         with anyio.fail_after(WAITING_S):
             texts = await what()
-        assert time.process_time() - began_s < COMPUTING_S, "it computed for too long"
+        computed_s = time.process_time() - began_s
+        assert computed_s < COMPUTING_S, "it computed for too long"
+        self.tried, self.slowest_s = self.tried + 1, max(self.slowest_s, computed_s)
         for text in texts:
             assert HIDES.search(text) is None, "a character that hides or turns text around"
             assert KEY not in text, "a key"
@@ -139,6 +144,7 @@ async def _fuzz(range_: Range, tool: str, examples: int) -> None:
                 return [str(error)]
             assert not reply.is_error or len(said(reply)) < door.MAX_ERROR_CHARS + 100, "an error without end"
             assert said(reply) != f"Error executing tool {tool}", "a defect, whose words are kept back"
+            range_.answered += not reply.is_error
             return [said(reply), json.dumps(reply.structured_content, ensure_ascii=False)]
 
         await range_.hold(call)
@@ -160,10 +166,21 @@ async def test_whatever_a_tool_is_given_it_answers_or_refuses_in_our_words(
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("tool", TOOLS)
-async def test_whatever_a_tool_is_given_at_length(tool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_whatever_a_tool_is_given_at_length(
+    tool: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
+) -> None:
     """As many as a night has room for."""
     async with _range(tmp_path, monkeypatch) as range_:
         await _fuzz(range_, tool, 20_000)
+    refused = range_.tried - range_.answered
+    record_property(
+        "measured",
+        f"{range_.tried} calls: {range_.answered} answered, {refused} refused in our words, none took more than "
+        f"{range_.slowest_s:.1f} s of computing",
+    )
 
 
 @pytest.mark.fuzz

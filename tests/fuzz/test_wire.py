@@ -71,7 +71,7 @@ KINDS: dict[str, Callable[[random.Random], bytes]] = {
 }
 
 
-def _fuzz(lines: int, tmp_path: Path, *, greeted: bool) -> None:
+def _fuzz(lines: int, tmp_path: Path, *, greeted: bool) -> str:
     seed = int(os.environ.get("FUZZ_SEED", "0")) or random.randrange(1, 10**9)
     chance = random.Random(seed)
     try:
@@ -83,11 +83,15 @@ def _fuzz(lines: int, tmp_path: Path, *, greeted: bool) -> None:
                     _still_there(server, _PINGED_AT + number, greeted=greeted)
             _still_there(server, _PINGED_AT + lines, greeted=greeted)
             server.write(b'{"jsonrpc": "2.0", "id": 9, "method": "tools/ca')
-            assert server.ends_after_eof_s() < ENDS_WITHIN_S
+            ended_s = server.ends_after_eof_s()
+            assert ended_s < ENDS_WITHIN_S
             told = server.log.read_bytes() + server.seen
             assert KEY.encode() not in told
             assert b"Traceback" not in server.seen
             assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "home.stderr"]
+            return (
+                f"{lines} lines, and the server lived on; it ended {ended_s:.1f} s after its input [FUZZ_SEED={seed}]"
+            )
     except BaseException as error:
         error.add_note(f"FUZZ_SEED={seed} sends the same bytes again.")
         raise
@@ -113,9 +117,12 @@ def test_no_bytes_end_the_server(tmp_path: Path, greeted: bool) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("greeted", [True, False], ids=["after the handshake", "before it"])
-def test_no_bytes_end_the_server_at_length(tmp_path: Path, greeted: bool) -> None:
+def test_no_bytes_end_the_server_at_length(
+    tmp_path: Path, greeted: bool, record_property: Callable[[str, object], None]
+) -> None:
     """As many as a night has room for."""
-    _fuzz(int(os.environ.get("FUZZ_EXAMPLES", "50000")), tmp_path, greeted=greeted)
+    lines = int(os.environ.get("FUZZ_EXAMPLES", "50000"))
+    record_property("measured", _fuzz(lines, tmp_path, greeted=greeted))
 
 
 @pytest.mark.fuzz
