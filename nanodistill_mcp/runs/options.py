@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from nanodistill_mcp.runs.records import ThinkingFormat
 
@@ -141,9 +141,10 @@ class Options(BaseModel):
     )
     cpu_capacity_percent: float | None = Field(
         default=None,
-        ge=20,
+        ge=10,
         le=100,
-        description="Training pauses while other programs use more of the processors or the memory, for 300 s at most; 100 is never.",
+        description="Training pauses while other programs use more of the processors or the memory, for 300 s at most; "
+        "0.8 is 80, and 100 is never.",
     )
     mlx_lm: dict[str, Any] | None = Field(
         default=None, description="MLX-LM's own options by their true names (see training.md); no paths, no hub."
@@ -162,6 +163,12 @@ class Options(BaseModel):
             return cast("Any", value)
         given = cast("dict[str, Any]", value)
         return {("max_memory_gb" if name == "memory_limit_gb" else name): each for name, each in given.items()}
+
+    @field_validator("cpu_capacity_percent", mode="before")
+    @classmethod
+    def _share_in_percent(cls, value: Any) -> Any:
+        is_share = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1
+        return 100 * value if is_share else value
 
     @model_validator(mode="after")
     def _hard_is_not_below_max(self) -> Self:

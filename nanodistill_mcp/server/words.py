@@ -42,7 +42,8 @@ def in_words(stage: Stage, result: dict[str, Any]) -> str:  # noqa: C901 - one c
             return told
         case "train":
             losses = f"loss {result['first_train_loss']:.3f} to {result['final_train_loss']:.3f}"
-            return f"Trained {result['iterations']} iterations in {result['elapsed_s']:.0f} s, {losses}; the best checkpoint is of iteration {result['best_iteration']}."
+            told = f"Trained {result['iterations']} iterations in {result['elapsed_s']:.0f} s, {losses}; the best checkpoint is of iteration {result['best_iteration']}."
+            return told + _gave_way(result.get("gave_way", {}))
         case "plan_training":
             return _plan_in_words(result)
         case "evaluate":
@@ -109,6 +110,18 @@ _STOPPED = {
     "saturation": "nearly nothing new was accepted any more",
     "disagreement": "the teacher's solutions hardly ever agree; the policy or the instruction leaves too much open",
 }
+
+
+def _gave_way(gave_way: dict[str, int]) -> str:
+    """How a training rested for other programs, and came back from deaths."""
+    rested_s = gave_way.get("paused_s", 0) + gave_way.get("unloaded_s", 0)
+    times = gave_way.get("pauses", 0) + gave_way.get("unloads", 0)
+    rested = (
+        f" It rested {times} times, {rested_s} s in all, because other programs needed the machine." if times else ""
+    )
+    restarts = gave_way.get("restarts", 0)
+    times_again = "once" if restarts == 1 else "twice"
+    return rested + (f" Its process died, and was started again {times_again}." if restarts else "")
 
 
 def _plan_in_words(result: dict[str, Any]) -> str:

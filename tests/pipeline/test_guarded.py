@@ -22,6 +22,7 @@ from nanodistill_mcp.runs.paths import JobPaths
 from nanodistill_mcp.runs.records import Control, Exit, JobRequest, State
 from nanodistill_mcp.runs.store import Run, now
 from nanodistill_mcp.server.next_steps import next_step
+from nanodistill_mcp.server.words import in_words
 from nanodistill_mcp.student.requests import TrainRequest
 from tests.runs.made import make_run
 from tests.student.bench import carry_out as carry_out_in_process
@@ -200,6 +201,9 @@ async def test_a_training_that_gave_way_in_every_way_ends_with_the_adapter_of_on
         "kills": 1,
         "restarts": 1,
     }
+    told = in_words("train", scene.result)
+    assert "It rested 2 times, " in told
+    assert told.endswith("because other programs needed the machine. Its process died, and was started again once.")
     numbers = {
         line["action"]: (line["value"], line["threshold"])
         for line in read_lines(scene.paths.events, appended=True)

@@ -38,6 +38,12 @@ def test_a_hard_limit_below_the_budget_is_refused() -> None:
         check_options({"max_memory_gb": 8, "memory_hard_limit_gb": 6})
 
 
+@pytest.mark.parametrize(("given", "percent"), [(0.8, 80), (80, 80), (1, 100), (10, 10)])
+def test_a_share_of_the_processors_is_understood_in_either_notation(given: float, percent: float) -> None:
+    """The option's name says percent, and people write 0.8; nobody wants less than one percent."""
+    assert check_options({"cpu_capacity_percent": given}).cpu_capacity_percent == percent
+
+
 def test_runs_and_callers_that_know_the_older_name_are_understood() -> None:
     """A run folder made before lies on disk for years."""
     assert Options.model_validate({"memory_limit_gb": 6.0}).max_memory_gb == 6.0
