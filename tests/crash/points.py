@@ -116,7 +116,7 @@ def strike(forks: Forks, plan: str, struck: Struck) -> None:
         struck.said[_told(ended, plan)] += 1
 
     code, ended = forks.run(home)
-    assert (code, ended["outcome"]) == (0, "done"), f"{plan}: the run did not go on: {code} {ended}"
+    assert (code, ended["outcome"]) == (0, "done"), f"{plan}: the run did not go on: {code} {ended} {_failures(paths)}"
     undisturbed = forks.folder / "undisturbed" / "runs" / "paid"
     for product in PRODUCTS:
         ours, theirs = (folder / product for folder in (paths.root, undisturbed))
@@ -152,6 +152,11 @@ def everything_reads(paths: RunPaths, plan: str) -> JournalReading:
     reading = read_journal(paths.calls)
     assert reading.damaged_lines == 0, plan
     return reading
+
+
+def _failures(paths: RunPaths) -> list[dict[str, Any]]:
+    """What the journal says of calls that failed."""
+    return [record for record in read_journal(paths.calls).records if record["kind"] == "error"]
 
 
 def _told(ended: dict[str, Any], plan: str) -> str:

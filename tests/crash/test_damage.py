@@ -118,7 +118,7 @@ class Looks:
 
 @pytest.mark.parametrize(
     "most",
-    [pytest.param(12, id="sample"), pytest.param(None, id="full", marks=[pytest.mark.slow, pytest.mark.timeout(7200)])],
+    [pytest.param(8, id="sample"), pytest.param(None, id="full", marks=[pytest.mark.slow, pytest.mark.timeout(7200)])],
 )
 def test_a_damaged_file_of_a_run_is_said_and_never_fails_the_list(
     bench: Bench, demo: Demo, most: int | None, record_property: Callable[[str, object], None]

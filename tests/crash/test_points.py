@@ -58,8 +58,8 @@ def _fail(forks: Forks, seed: int, most: int | None = None) -> Struck:
 def test_a_run_that_died_or_could_not_write_goes_on_as_if_nothing_had_happened(forks: Forks) -> None:
     """At points that are drawn anew each time; in full, each of them has its turn."""
     seed = _seed()
-    _die(forks, seed, 2)
-    _fail(forks, seed, 2)
+    _die(forks, seed, 1)
+    _fail(forks, seed, 1)
 
 
 @pytest.mark.crash

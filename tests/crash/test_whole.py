@@ -46,7 +46,8 @@ class Way:
     """One run on its way from its examples to the GGUF file, through as many processes as that takes."""
 
     bench: Bench
-    kills: list[tuple[str, float]]
+    kills: list[tuple[str, str, float]]
+    """In which stage, whom, and how long after such a process was seen; in the order of the stages."""
     killed: Counter[str] = field(default_factory=Counter[str])
     at: Counter[str] = field(default_factory=Counter[str])
     stage: str = ""
@@ -102,9 +103,10 @@ class Way:
             yield Agent(client)
 
     async def _kill(self) -> None:
-        for kind, moment_s in self.kills:
+        for stage, kind, moment_s in self.kills:
             find = {"worker": self._worker, "trainer": self._trainer, "server": find_server, "host": find_host}[kind]
-            await until(find)
+            await until(lambda stage=stage: STAGES.index(self.stage or "train") >= STAGES.index(stage) or None)
+            await until(self._worker)
             await anyio.sleep(moment_s)  # the moment itself, drawn at random: there is nothing to wait for
             process = await until(find)
             try:
@@ -116,7 +118,7 @@ class Way:
                 continue  # it had just ended by itself
             await until(lambda process=process: is_gone(process) or None)
             self.killed[kind] += 1
-            self.at[self.stage] += 1
+            self.at[self.stage or "train"] += 1
             everything_reads(self.run.paths, f"{kind} killed in {self.stage}")
 
     def _worker(self) -> psutil.Process | None:
@@ -163,7 +165,8 @@ async def test_a_student_comes_out_the_same_whoever_was_killed_on_the_way(
     killed, at, runs = Counter[str](), Counter[str](), 0
     while killed.total() < count:
         amplified_run(bench)
-        kills = [(draw.choice(KINDS), draw.uniform(0, draw.choice((0.3, 3.0)))) for _ in range(draw.randint(3, 8))]
+        stages = sorted(draw.choices(STAGES, k=draw.randint(3, 8)), key=STAGES.index)
+        kills = [(stage, draw.choice(KINDS), draw.uniform(0, draw.choice((0.5, 4.0)))) for stage in stages]
         way = Way(bench, kills[: count - killed.total()])
         await way.go()
         found = _hashes(bench.run_folder(RUN))

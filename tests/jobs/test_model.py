@@ -221,7 +221,7 @@ async def _until_free(run: Run) -> None:
 @pytest.mark.parametrize(
     ("examples", "steps"),
     [
-        pytest.param(8, 20, id="sample"),
+        pytest.param(5, 15, id="sample"),
         pytest.param(
             int(os.environ.get("CRASH_EXAMPLES", "5000")),
             100,
