@@ -144,6 +144,7 @@ def test_a_damaged_file_of_a_run_is_said_and_never_fails_the_list(
             if relative == "calls.jsonl":
                 assert [each for each in read_journal(path).records if each not in records] == [], kind
             damages, said = damages + 1, said + bool(found)
+        path.write_bytes(data)
         for kind, put in _PUT_IN_ITS_PLACE.items() if not most else ():
             path.unlink()
             put(path)
