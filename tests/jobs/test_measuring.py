@@ -47,13 +47,19 @@ def test_memory_is_counted_for_the_whole_tree_and_shared_pages_once() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="as the Linux kernel counts")
 def test_a_small_change_is_followed_without_looking_at_every_page_again() -> None:
     """The look at the pages of 3 GB takes 60 ms of processor time, and there is one look a second."""
-    sampler = MachineSampler()
-    first = sampler.sample(os.getpid()).own_gb
-    block = bytearray(os.urandom(4_000_000))
-    second = sampler.sample(os.getpid()).own_gb
-    assert first is not None
-    assert second is not None
-    assert second - first == pytest.approx(len(block) / 1e9, abs=0.003)
+    program = "held = []\nwhile size := int(input()):\n held.append(b'x' * size)\n print(flush=True)"
+    sampler, found = MachineSampler(), list[float]()
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        for size in (100_000_000, 5_000_000):
+            child.stdin.write(b"%d\n" % size)
+            child.stdin.flush()
+            child.stdout.readline()
+            found.append(sampler.sample(child.pid).own_gb or 0.0)
+        child.stdin.write(b"0\n")
+    assert found[1] - found[0] == pytest.approx(0.005, abs=0.001)
+    assert 0.1 < found[0] < 0.12
 
 
 def test_a_zombie_holds_nothing() -> None:
