@@ -159,7 +159,7 @@ async def test_whatever_a_tool_is_given_it_answers_or_refuses_in_our_words(
     """A few for each tool at each commit, other ones each time."""
     async with _range(tmp_path, monkeypatch) as range_:
         for tool in TOOLS:
-            await _fuzz(range_, tool, 10)
+            await _fuzz(range_, tool, 6)
 
 
 @pytest.mark.fuzz
@@ -217,4 +217,4 @@ async def test_whatever_a_resource_or_a_prompt_is_asked_with_it_answers_or_refus
 
             await range_.hold(ask)
 
-        await _draw(60, asked, try_)
+        await _draw(30, asked, try_)

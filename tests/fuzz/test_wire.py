@@ -107,10 +107,9 @@ def _still_there(server: Raw, number: int, *, greeted: bool) -> None:
 
 
 @pytest.mark.fuzz
-@pytest.mark.parametrize("greeted", [True, False], ids=["after the handshake", "before it"])
-def test_no_bytes_end_the_server(tmp_path: Path, greeted: bool) -> None:
+def test_no_bytes_end_the_server(tmp_path: Path) -> None:
     """A client with a defect, or a program that is none, must not take the user's server away."""
-    _fuzz(150, tmp_path, greeted=greeted)
+    _fuzz(100, tmp_path, greeted=random.random() < 0.5)
 
 
 @pytest.mark.fuzz

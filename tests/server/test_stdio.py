@@ -12,7 +12,7 @@ ENDS_WITHIN_S = 3.0
 """Promised is a second; tests share the machine with others."""
 
 
-@pytest.mark.parametrize("first", ["id first", "id last"])
+@pytest.mark.parametrize("first", ["id first", pytest.param("id last", marks=pytest.mark.slow)])
 def test_a_line_of_a_hundred_megabytes_is_refused_under_its_id_and_not_kept(tmp_path: Path, first: str) -> None:
     """A client that waits for the answer must get one, and the server's memory must not be the line's size."""
     begin, end = b'{"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": "', b'"}}\n'

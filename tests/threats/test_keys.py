@@ -99,6 +99,7 @@ async def test_after_a_run_in_which_all_goes_wrong_no_key_is_anywhere(bench: Ben
     assert _found(PLANTED, bench.home, json.dumps(told)) == []
 
 
+@pytest.mark.slow  # each commit tries answers in tests/server/test_door.py
 def test_a_servers_own_log_and_answers_hold_no_key(tmp_path: Path) -> None:
     """Names, paths and tools made of a key by somebody who has it: the answer would put it into a chat."""
     with serving(tmp_path / "home", env=PLANTED) as server:

@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 import pytest
 
+from nanodistill_mcp.demo.student import student_path
 from nanodistill_mcp.errors import UserInputError
 from nanodistill_mcp.pipeline.plan import check_options, schema_check
 from nanodistill_mcp.runs.options import TRAINING_OPTIONS, Options
@@ -23,7 +24,6 @@ from nanodistill_mcp.student.models import resolve
 from nanodistill_mcp.teacher.libraries import litellm
 from tests.conftest import KEY, SECRET, Bench
 from tests.runs.made import make_run
-from tests.student.conftest import student as student  # noqa: PLC0414 - the fixture
 from tests.threats.conftest import Attack
 
 
@@ -127,7 +127,7 @@ async def test_every_parameter_of_litellm_is_refused_as_an_argument_and_as_a_cha
 
 
 @pytest.mark.parametrize(
-    "teacher", ["<url>", "openai/x@<url>", "<url>/v1", "local?api_base=<url>", "openai//<url>", "a b"]
+    "teacher", ["<url>", "openai/x@<url>", "<url>/v1", "local?api_base=<url>", "openai//<url>", "huggingface/<url>", "oobabooga/<url>", "a b"]
 )
 async def test_a_teacher_is_no_address(attack: Attack, listener: Listener, teacher: str) -> None:
     """The one argument that names a teacher takes ids, and endpoints by the names the configuration gives them."""
@@ -185,12 +185,10 @@ def _mlx_names() -> list[str]:
     return sorted({form for name in short for form in (name, f"--{name}", name.replace("_", "-"))})
 
 
-def test_every_key_of_mlx_lm_and_every_beginning_of_one_is_refused_unless_it_is_listed(
-    tmp_path: Path, student: Path
-) -> None:
+def test_every_key_of_mlx_lm_and_every_beginning_of_one_is_refused_unless_it_is_listed(tmp_path: Path) -> None:
     """Argparse takes "mod" for "model" and "trust" for "trust_remote_code": with both, a folder's code would run."""
     marker, evil = tmp_path / "ran", tmp_path / "evil"
-    shutil.copytree(student, evil)
+    shutil.copytree(student_path(), evil)
     (evil / "payload.py").write_text(f"open({str(marker)!r}, 'w')")
     config = json.loads((evil / "config.json").read_text())
     (evil / "config.json").write_text(
