@@ -127,7 +127,17 @@ async def test_every_parameter_of_litellm_is_refused_as_an_argument_and_as_a_cha
 
 
 @pytest.mark.parametrize(
-    "teacher", ["<url>", "openai/x@<url>", "<url>/v1", "local?api_base=<url>", "openai//<url>", "huggingface/<url>", "oobabooga/<url>", "a b"]
+    "teacher",
+    [
+        "<url>",
+        "openai/x@<url>",
+        "<url>/v1",
+        "local?api_base=<url>",
+        "openai//<url>",
+        "huggingface/<url>",
+        "oobabooga/<url>",
+        "a b",
+    ],
 )
 async def test_a_teacher_is_no_address(attack: Attack, listener: Listener, teacher: str) -> None:
     """The one argument that names a teacher takes ids, and endpoints by the names the configuration gives them."""
