@@ -105,7 +105,8 @@ def _model_files(run: Run) -> list[str]:
     for folder in (run.paths.model, run.paths.adapters, *forms):
         if folder.is_dir():
             names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file(follow_symlinks=False))
-            found += [str((folder / name).relative_to(run.paths.root)) for name in names if not name.startswith(".")]
+            shown = (name for name in names if not name.startswith(".") and clean(name) == name)  # some come from a hub
+            found += [str((folder / name).relative_to(run.paths.root)) for name in shown]
     return found
 
 

@@ -117,7 +117,8 @@ def add_resources(server: RunsServer) -> None:
         from nanodistill_mcp.server.completions import complete  # noqa: PLC0415 - asked for only while somebody types
 
         given = (context.arguments if context else None) or {}
-        return complete(server.app, ref, argument.name, argument.value, given)
+        found = complete(server.app, ref, argument.name, argument.value, given)
+        return found.model_copy(update={"values": [shown_text(value) for value in found.values]})
 
     del runs, doctor, run_board, status, artifact, completion
 

@@ -199,15 +199,33 @@ async def test_a_key_of_this_process_leaves_in_no_answer(tmp_path: Path, monkeyp
     assert json.loads(said(reply)) == reply.structured_content
 
 
+async def test_a_file_whose_name_hides_something_is_in_no_list(tmp_path: Path) -> None:
+    """A student's folder comes from a hub with the names its author gave."""
+    run = make_run(tmp_path)
+    run.paths.model.mkdir(parents=True)
+    for name in ("config.json", "\u202enosj.gifnoc"):
+        (run.paths.model / name).write_text("{}")
+    async with _client(tmp_path) as client:
+        listed = [each.name for each in (await client.list_resources()).resources]
+        status = await client.call_tool("get_status", {"run_id": run.run_id})
+    assert [name for name in listed if "model/" in name] == ["tickets/model/config.json"]
+    assert "gifnoc" not in said(status)
+
+
 def test_only_what_is_named_like_a_key_or_known_to_be_one_counts_as_one() -> None:
     """An ordinary word in a variable must stay readable in every text."""
     environment = {
         "MY_API_KEY": "abcdefghijklmnop",
         "DB_PASSWORD": "correct horse battery",
+        "VERTEXAI_CREDENTIALS": '{"private_key": "x"}',
         "KEYBOARD_LAYOUT": "us-international",
         "GPG_KEY": "/home/somebody/keys",
         "CI_TOKEN": "short",
         "LANG": "en_GB.UTF-8.and.more",
     }
-    assert set(held(environment)) - set(held({})) == {"abcdefghijklmnop", "correct horse battery"}
+    assert set(held(environment)) - set(held({})) == {
+        "abcdefghijklmnop",
+        "correct horse battery",
+        '{"private_key": "x"}',
+    }
     assert os.environ.get("MY_API_KEY") is None
