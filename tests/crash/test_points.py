@@ -14,6 +14,8 @@ from tests.conftest import Bench, ScriptedTeacher
 from tests.crash.points import Forks, Struck, strike
 
 ERRORS = ("ENOSPC", "EIO", "EACCES", "EMFILE")
+MOST = int(os.environ.get("CRASH_POINTS", "1000000"))
+"""How many of the passages of points have their turn."""
 
 
 @pytest.fixture
@@ -35,19 +37,19 @@ def _passages(points: Counter[str], *, may_fail: bool) -> list[str]:
     return [f"{name}:{nth}" for name in names for nth in range(1, points[name] + 1)]
 
 
-def _die(forks: Forks, seed: int, most: int | None = None) -> Struck:
+def _die(forks: Forks, seed: int, most: int = MOST) -> Struck:
     struck = Struck()
     plans = [f"{passage}:kill" for passage in _passages(forks.points(), may_fail=False)]
-    for plan in random.Random(seed).sample(plans, most or len(plans)):
+    for plan in random.Random(seed).sample(plans, min(most, len(plans))):
         strike(forks, plan, struck)
     return struck
 
 
-def _fail(forks: Forks, seed: int, most: int | None = None) -> Struck:
+def _fail(forks: Forks, seed: int, most: int = MOST) -> Struck:
     struck, draw = Struck(), random.Random(seed)
     passages = _passages(forks.points(), may_fail=True)
     plans = [f"{passage}{lasting}:{draw.choice(ERRORS)}" for passage in passages for lasting in ("", "+")]
-    for plan in draw.sample(plans, most or len(plans)):
+    for plan in draw.sample(plans, min(most, len(plans))):
         strike(forks, plan, struck)
     assert not [words for words in struck.said if "unexpected" in words], struck.said
     return struck
