@@ -19,6 +19,7 @@ from nanodistill_mcp.pipeline.plan import EXAMPLES_PER_CALL
 from nanodistill_mcp.runs.journal import Record, in_doubt, read_journal, spend_of
 from nanodistill_mcp.settings import BudgetSettings
 from tests.conftest import KEY, ScriptedTeacher
+from tests.crash.points import shape_of
 from tests.pipeline.paid_run import PaidRun
 
 pytestmark = pytest.mark.fault
@@ -43,7 +44,7 @@ class FaultyTeacher:
         question = json.dumps(request.body, sort_keys=True)
         self._asked[question] += 1
         draw = random.Random(f"{self.seed} {self._asked[question]} {question}")
-        right = teacher.answer(request.system, request.user, _shape(request))
+        right = teacher.answer(request.system, request.user, shape_of(request))
         kinds: dict[str, WireReply] = {
             "429": Fails("rate_limit"),
             "429 with Retry-After": Fails("rate_limit", headers={"retry-after": "0.1"}),
@@ -67,15 +68,6 @@ class FaultyTeacher:
             assert reply.output_tokens is not None
             self.billed[reply.input_tokens, reply.output_tokens] += 1
         return reply
-
-
-def _shape(request: WireRequest) -> str:
-    """The shape of the answer that is asked for, also where two faults in a row had it asked for in plain words."""
-    if request.schema_name:
-        return request.schema_name
-    return (
-        "NewInputs" if "<cells-" in request.user else "WorkedSolution" if "<input-" in request.user else "PolicyDraft"
-    )
 
 
 @pytest.mark.parametrize(
@@ -164,7 +156,7 @@ def _every_call_and_cent_is_accounted_for(
     home: Path, script: ScriptedTeacher, faulty: FaultyTeacher, records: list[Record]
 ) -> float:
     intents = Counter(SHAPES[record["template"]] for record in records if record["kind"] == "intent")
-    assert Counter(_shape(request) for request in script.asked) <= intents, "a request left without an intent"
+    assert Counter(shape_of(request) for request in script.asked) <= intents, "a request left without an intent"
     assert script.server is not None
     assert script.server.in_flight <= faulty.faults["stall"], (
         "only a stalled request, long given up, may still be there"
