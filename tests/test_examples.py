@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from nanodistill_mcp.demo import task
 from nanodistill_mcp.demo.student import student_path
 from nanodistill_mcp.pipeline.inference import infer_checker
@@ -16,6 +18,7 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 TRIAGE = EXAMPLES / "support_triage"
 
 
+@pytest.mark.slow
 def test_a_script_that_only_follows_next_step_gets_from_examples_to_a_gguf_file(bench: Bench, tmp_path: Path) -> None:
     """What an agent is told at each step is enough; nothing in the script knows the order of the stages."""
     seeds, instruction = tmp_path / "seeds.jsonl", tmp_path / "instruction.md"

@@ -33,6 +33,7 @@ def _spec(folder: Path, **further: Any) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_run_goes_as_far_as_wanted_and_on_from_there_when_called_again(bench: Bench, tmp_path: Path) -> None:
     """A night's job that was cut short is started again with the same line, and pays for nothing twice."""
     spec = str(_spec(tmp_path))

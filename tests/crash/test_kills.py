@@ -19,7 +19,7 @@ pytestmark = pytest.mark.crash
 @pytest.mark.parametrize(
     ("count", "examples_per_seed", "seed"),
     [
-        pytest.param(3, 6, 32, id="sample"),
+        pytest.param(3, 3, 32, id="sample"),
         pytest.param(200, 30, None, id="full", marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
     ],
 )

@@ -57,7 +57,7 @@ class Soak:
     lasting: Lasting
     runs: list[str] = field(default_factory=list[str])
     killed: Counter[str] = field(default_factory=Counter[str])
-    zombies: int = 0
+    zombies: set[int] = field(default_factory=set[int])
     billed_usd: float = 0.0
 
     def answer(self, request: WireRequest) -> WireReply:
@@ -124,12 +124,15 @@ class Soak:
                     self.killed[kind] -= 1
 
     async def _look(self, agent: Agent) -> None:
+        dead_before: set[int] = set()
         while True:
             await agent.call("get_status")
             if self.runs and self._run(self.runs[-1]).paths.manifest.exists():
                 await agent.call("get_status", run_id=self.runs[-1])
             self.lasting.measure()
-            self.zombies = max(self.zombies, sum(1 for process in ours(self.bench.home) if _is_zombie(process)))
+            dead = {process.pid for process in ours(self.bench.home) if _is_zombie(process)}
+            self.zombies |= dead & dead_before  # who was killed a moment ago is one until its parent looks
+            dead_before = dead
             await anyio.sleep(_LOOK_S)
 
     async def none_left(self) -> None:
@@ -173,7 +176,7 @@ class Soak:
         deaths = self.killed["worker"]
         assert self.billed_usd <= ledger_usd + 1e-9, "a call was paid that no ledger knows"
         assert told_usd - 1e-9 <= ledger_usd <= told_usd + CONCURRENCY * deaths * worst_usd + 1e-9
-        assert self.zombies == 0
+        assert self.zombies == set()
         kept = self.lasting.descriptors[len(self.lasting.descriptors) // 4 :]
         grown = self.lasting.megabytes[-1] - self.lasting.megabytes[len(self.lasting.megabytes) // 4]
         assert max(kept) - min(kept) <= _MOST_DESCRIPTORS, kept

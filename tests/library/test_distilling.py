@@ -217,6 +217,7 @@ def test_the_library_is_loaded_when_it_is_asked_for() -> None:
 
 
 @pytest.mark.usefixtures("caller")
+@pytest.mark.slow
 def test_prompts_of_ones_own_reach_the_teacher(bench: Bench) -> None:
     """NanoDistill takes them as texts; a file does as well."""
     text = (resources.files("nanodistill_mcp.teacher") / "templates" / "solve.md").read_text(

@@ -242,6 +242,7 @@ def test_the_gguf_file_comes_back_with_its_export(home: Path, tmp_path: Path) ->
     assert found.paths.gguf.read_bytes() == b"gguf" * 500
 
 
+@pytest.mark.slow
 async def test_an_imported_run_answers_its_stages_without_paying(tmp_path: Path, script: ScriptedTeacher) -> None:
     """That is what a bundle is for: another person makes the run again, and the teacher is not asked once."""
     paid = PaidRun(tmp_path / "mine", script, spec={"augment_factor": 3})

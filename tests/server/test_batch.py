@@ -52,6 +52,7 @@ async def test_amplify_in_batches_costs_half_and_says_what_was_saved(bench: Benc
     assert f"{found['answers']} answers at half price saved ${found['saved_usd']:.2f}" in reply["message"]
 
 
+@pytest.mark.slow
 async def test_a_batch_outlives_a_killed_worker_and_a_cancel(bench: Bench) -> None:
     """It is the run's and not the worker's: whoever calls amplify next goes on waiting for the very same batch."""
     batches(bench).hold = True

@@ -15,6 +15,7 @@ from tests.conftest import SHORT, Bench
 from tests.server.made import amplified_run
 
 
+@pytest.mark.slow
 async def test_a_clone_is_answered_from_what_was_paid_for_and_keeps_what_the_user_decided(bench: Bench) -> None:
     """Another student for the same examples must cost training time and not a cent."""
     async with bench.connect() as agent:

@@ -14,6 +14,7 @@ from tests.runs.made import manifest
 PROMPTS = ["Where is my parcel?", "You charged my card twice."]
 
 
+@pytest.mark.slow
 async def test_the_demos_student_answers_with_reasoning_and_without_and_nothing_is_asked_twice(
     bench: Bench, demo: Demo
 ) -> None:

@@ -20,6 +20,7 @@ KILLED_AT = (1, 100, 240)
 
 
 @pytest.mark.crash
+@pytest.mark.slow
 async def test_an_evaluation_killed_at_any_moment_goes_on_and_asks_nothing_twice(bench: Bench, demo: Demo) -> None:
     """On a large student a row takes seconds, and a lid is closed at any of them."""
     run_id = bench.adopt(demo)
@@ -41,6 +42,7 @@ async def test_an_evaluation_killed_at_any_moment_goes_on_and_asks_nothing_twice
     assert _without_times(after) == _without_times(before)
 
 
+@pytest.mark.slow
 async def test_rows_brought_later_are_proved_on_and_what_was_trained_on_is_left_out(bench: Bench, demo: Demo) -> None:
     """A user who is told 'too few' brings more rows to the same student; copies of its training rows prove nothing."""
     run_id = bench.adopt(demo)

@@ -60,6 +60,7 @@ async def test_a_trained_student_says_the_same_in_mlx_and_llama_cpp_and_comes_in
         assert "mlx_4bit (the fused model in MLX's 4 bits" in told
 
 
+@pytest.mark.slow
 async def test_a_student_of_another_family_in_four_bits_is_trained_exported_and_verified(
     bench: Bench, tmp_path: Path
 ) -> None:

@@ -7,6 +7,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from nanodistill_mcp.demo import task
 from nanodistill_mcp.demo.student import student_path
 from nanodistill_mcp.demo.wire import Says, WireReply, WireRequest
@@ -117,6 +119,7 @@ async def test_raw_inputs_become_a_dataset_of_the_teachers_answers(bench: Bench)
     assert {row["checks"]["labelled_by"] for row in accepted if row["origin"] == "seed"} == {"teacher"}
 
 
+@pytest.mark.slow
 async def test_an_input_that_the_teacher_answers_in_two_ways_is_set_aside_and_shown(bench: Bench) -> None:
     """An answer the teacher does not stand by must not be taught."""
     wavering, seen = RAW[0]["input"], Counter[str]()
@@ -142,6 +145,7 @@ async def test_an_input_that_the_teacher_answers_in_two_ways_is_set_aside_and_sh
     assert {rejected["output"], rejected["other_output"]} == {"billing", "login"}
 
 
+@pytest.mark.slow
 async def test_the_teachers_answers_keep_the_schema(bench: Bench) -> None:
     """A label in another form would teach another form."""
     async with bench.connect() as agent:
@@ -153,6 +157,7 @@ async def test_the_teachers_answers_keep_the_schema(bench: Bench) -> None:
     assert reply["result"]["set_aside"] == sum(row["output"] == "account" for row in task.seeds())
 
 
+@pytest.mark.slow
 async def test_a_file_of_real_inputs_is_answered_instead_of_writing_any(bench: Bench, tmp_path: Path) -> None:
     """Five hundred tickets need no synthetic text; copies of seeds and of the test are left out as always."""
     texts = [row["input"] for row in task.held_out()[:20]]

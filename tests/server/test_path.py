@@ -125,7 +125,8 @@ def _slow(bench: Bench) -> list[bool]:
     return release
 
 
-@pytest.mark.parametrize("stage", [STAGES[0], *(pytest.param(stage, marks=pytest.mark.slow) for stage in STAGES[1:3])])
+@pytest.mark.parametrize("stage", STAGES[:3])
+@pytest.mark.slow
 async def test_a_server_killed_in_a_paid_stage_is_not_missed_and_a_new_one_sees_it_end(
     bench: Bench, stage: str
 ) -> None:
@@ -142,7 +143,8 @@ async def test_a_server_killed_in_a_paid_stage_is_not_missed_and_a_new_one_sees_
     assert len(questions) == len(set(questions))
 
 
-@pytest.mark.parametrize("stage", [STAGES[3], *(pytest.param(stage, marks=pytest.mark.slow) for stage in STAGES[4:])])
+@pytest.mark.parametrize("stage", STAGES[3:])
+@pytest.mark.slow
 async def test_a_server_killed_while_the_student_works_is_not_missed_either(
     bench: Bench, demo: Demo, stage: str
 ) -> None:
@@ -238,6 +240,7 @@ async def test_pause_resume_and_cancel_reach_the_job(bench: Bench) -> None:
         assert (await agent.finish("tickets", "synthesize_cot"))["state"] == "done"
 
 
+@pytest.mark.slow
 async def test_training_can_be_cancelled_and_continues_from_its_checkpoint(bench: Bench, demo: Demo) -> None:
     """Hours of training must not be lost to a cancel."""
     run_id = bench.adopt(demo)

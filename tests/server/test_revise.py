@@ -1,6 +1,7 @@
 """The user looks at the examples before they are trained on, and what was decided holds through every later stage."""
 
 import anyio
+import pytest
 
 from tests.conftest import SHORT, Agent, Bench
 from tests.server.conftest import Paid
@@ -52,6 +53,7 @@ async def test_doing_amplify_again_undoes_no_revision_and_pays_nothing(bench: Be
     assert page["text"].count('"edited": true') == 1
 
 
+@pytest.mark.slow
 async def test_a_revision_after_training_makes_the_training_outdated_and_a_new_one_learns_it(bench: Bench) -> None:
     """A model that was trained on a wrong row must not pass for one that was not."""
     run_id = amplified_run(bench)

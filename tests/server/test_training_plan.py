@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.conftest import SHORT, Bench, Demo
 from tests.server.made import amplified_run
 from tests.student.gguf_students import write_random_weights
@@ -94,6 +96,7 @@ async def test_a_student_that_cannot_fit_is_refused_with_what_would(bench: Bench
         assert {line["stage"]: line["state"] for line in status["stages"]}["train"] == "new"
 
 
+@pytest.mark.slow
 async def test_a_plan_names_what_will_be_missing_in_the_end(bench: Bench, tmp_path: Path) -> None:
     """Whoever wants Ollama must learn before the hours of training that this student's family has no GGUF form here."""
     student = make_tiny(tmp_path / "olmo2", "llama")
@@ -104,6 +107,7 @@ async def test_a_plan_names_what_will_be_missing_in_the_end(bench: Bench, tmp_pa
     assert [told for told in plan["warnings"] if "export_gguf will write no GGUF file of this student" in told]
 
 
+@pytest.mark.slow
 async def test_planning_another_training_leaves_the_finished_one_alone(bench: Bench, demo: Demo) -> None:
     """Looking at what another recipe would take must not cost the adapter that is there."""
     run_id = bench.adopt(demo)

@@ -53,6 +53,7 @@ def finished(request: TrainRequest) -> TrainResult:
     return TrainResult.model_validate(read_json(request.result_path))
 
 
+@pytest.mark.slow
 def test_two_ranks_share_each_batch_and_end_with_the_same_weights(tmp_path: Path, student: Path) -> None:
     """Averaged gradients keep them alike; the work is that of one process within what the mean of two means differs by."""
     request = training(tmp_path / "two", student, iters=12, learning_rate=5e-4, steps_per_eval=6)
