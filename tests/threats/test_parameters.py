@@ -183,7 +183,8 @@ def test_a_pattern_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> 
     assert keeps("a" * 20)
     assert not keeps("a" * 50 + "b")
     with pytest.raises(UserInputError, match="take too long to be held against response_schema"):
-        keeps("a" * 50 + "b")
+        for _ in range(9):  # the kernel ends each a little before or after its tenth of a second
+            assert not keeps("a" * 50 + "b")
 
 
 def _mlx_names() -> list[str]:
