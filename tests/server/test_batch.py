@@ -31,7 +31,8 @@ def worker_pid(folder: Path) -> int:
     return json.loads((newest / "worker.json").read_text(encoding="utf-8"))["worker"]["pid"]
 
 
-@pytest.mark.parametrize("teacher", ["local", pytest.param("claude", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("teacher", ["local", "claude"])
 async def test_amplify_in_batches_costs_half_and_says_what_was_saved(bench: Bench, teacher: str) -> None:
     """The same examples for half the money is what the user waits for."""
     async with bench.connect() as agent:

@@ -88,6 +88,7 @@ def test_killed_in_the_middle_both_ranks_go_on_from_what_both_have(tmp_path: Pat
     assert result.adapter_sha256 == expected.adapter_sha256
 
 
+@pytest.mark.slow
 def test_a_wish_told_to_the_first_rank_stops_all(tmp_path: Path, student: Path) -> None:
     """Only the first rank's machine has the run's control file; a rank left alone would wait for ever."""
     request = training(tmp_path, student, iters=100_000, steps_per_eval=50_000)
