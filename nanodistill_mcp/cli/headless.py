@@ -13,16 +13,11 @@ import anyio
 from mcp import Client, StdioServerParameters
 
 from nanodistill_mcp.errors import UserInputError
-from nanodistill_mcp.library.driving import Driver, EndedError, RefusedError, leaves
+from nanodistill_mcp.library.driving import Driver, EndedError, RefusedError, StoppedError, leaves
 from nanodistill_mcp.runs.records import PIPELINE
-from nanodistill_mcp.runs.texts import clean
 from nanodistill_mcp.settings import HOST_TEACHER, load_settings
 
 _PATHS = ("seed_path", "test_path", "inputs_path")
-
-
-class _StoppedError(Exception):
-    """The run does not go on without a word of its user."""
 
 
 def run_spec(home: Path, spec_path: Path, *, until: str, anyway: bool) -> int:
@@ -44,19 +39,15 @@ def run_spec(home: Path, spec_path: Path, *, until: str, anyway: bool) -> int:
         async with Client(server) as client:
             driver = Driver(client, str(spec.get("name", "")))
             await driver.create(spec)
-            for stage in stages:
-                reply = await driver.stage(stage, given.get(stage, {}))
-                if stage == "synthesize_cot" and reply["next_step"]["tool"] == "read_artifact" and not anyway:
-                    why = clean(reply["next_step"]["why"])
-                    raise _StoppedError(f"Stopped before anything more is paid: {why}\nTo go on: --anyway")
+            await driver.carry_out(stages, given, anyway=anyway)
             await driver.finish()
 
     code = 0
     try:
         anyio.run(drive)
-    except* _StoppedError as stopped:
+    except* StoppedError as stopped:
         code = 1
-        print(*leaves(stopped), sep="\n")
+        print(*leaves(stopped), "To go on: --anyway", sep="\n")
     except* (RefusedError, EndedError) as failed:
         code = 1
         print(*leaves(failed), sep="\n", file=sys.stderr)

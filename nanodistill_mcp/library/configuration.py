@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from nanodistill_mcp.errors import UserInputError
-from nanodistill_mcp.pipeline.plan import check_options, read_options
+from nanodistill_mcp.pipeline.plan import check_options
 from nanodistill_mcp.pipeline.recipe import preset_options
 from nanodistill_mcp.runs.paths import run_id_of
 from nanodistill_mcp.runs.records import Reasoning, ThinkingFormat
@@ -114,7 +114,7 @@ class DistillationConfig(BaseModel):
 
     def get_litellm_synthesis_kwargs(self) -> dict[str, Any]:
         """What shapes the teacher's answers, as it is sent to models that take it."""
-        options = preset_options(self.preset, read_options_of(self))
+        options = preset_options(self.preset, check_options(self.run_options()))
         sent = {"temperature": options.temperature, "max_tokens": options.teacher_max_tokens, **(options.litellm or {})}
         return {name: value for name, value in sent.items() if value is not None}
 
@@ -123,7 +123,7 @@ class DistillationConfig(BaseModel):
 
         They are for reading and for moving on: this package's trainer takes them as checked values and runs no command line.
         """
-        options = preset_options(self.preset, read_options_of(self))
+        options = preset_options(self.preset, check_options(self.run_options()))
         told: list[str] = []
         for name in _TRAINER_TAKES:
             value = getattr(options, name)
@@ -136,8 +136,3 @@ class DistillationConfig(BaseModel):
             if isinstance(value, int | float) and not isinstance(value, bool):
                 told += [f"--{name.replace('_', '-')}", str(value)]
         return told
-
-
-def read_options_of(config: DistillationConfig) -> Any:
-    """The checked options of a configuration."""
-    return read_options(config.run_options())[0]

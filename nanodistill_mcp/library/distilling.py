@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from nanodistill_mcp.errors import RunStateError, UserInputError
 from nanodistill_mcp.library.configuration import DistillationConfig
-from nanodistill_mcp.library.driving import Driver, EndedError, RefusedError, leaves
+from nanodistill_mcp.library.driving import Driver, EndedError, RefusedError, StoppedError, leaves
 from nanodistill_mcp.library.failures import failure
 from nanodistill_mcp.runs.paths import RunPaths, data_home
 from nanodistill_mcp.runs.records import PIPELINE, Exit
@@ -123,7 +123,7 @@ def distill(
         try:
             with start_blocking_portal() as portal:  # a notebook's own loop runs in this thread
                 found = portal.call(drive)
-        except (RefusedError, EndedError) as error:
+        except (RefusedError, EndedError, StoppedError) as error:
             raise _failure(error, folder, name) from None
         except BaseExceptionGroup as group:
             raise _failure(leaves(group)[0], folder, name) from None
@@ -150,18 +150,10 @@ def configured(**given: Any) -> DistillationConfig:
 
 
 async def _carried_out(driver: Driver, config: DistillationConfig, *, anyway: bool) -> dict[str, Any]:
-    found: dict[str, Any] = await driver.create(config.arguments())
+    found = await driver.create(config.arguments())
     given = {"export_gguf": {"quantization": config.quantization}}
-    results: dict[str, Any] = {}
-    for stage in PIPELINE:
-        if stage == "export_gguf" and not config.export_gguf:
-            continue
-        reply = await driver.stage(stage, given.get(stage, {}))
-        results[stage] = reply["result"]
-        if stage == "synthesize_cot" and reply["next_step"]["tool"] == "read_artifact" and not anyway:
-            raise RefusedError(
-                f"Stopped before anything more is paid: {reply['next_step']['why']} To go on: anyway=True."
-            )
+    stages = [stage for stage in PIPELINE if config.export_gguf or stage != "export_gguf"]
+    results = await driver.carry_out(stages, given, anyway=anyway)
     status = await driver.finish()
     return {"run_id": found["run_id"], "folder": status["folder"], "spend": status["spend"], "results": results}
 
@@ -239,6 +231,8 @@ def _failure(error: BaseException, home: Path, name: str) -> BaseException:
     """What went wrong, as one of our errors; a defect stays what it is."""
     if isinstance(error, RefusedError):
         return UserInputError(str(error), next_step="")
+    if isinstance(error, StoppedError):
+        return RunStateError(str(error), next_step="To go on all the same, give anyway=True.")
     if not isinstance(error, EndedError):
         return error
     jobs = Run(RunPaths(home / "runs" / name)).paths.job_list()

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from mcp import Client
@@ -29,6 +29,10 @@ class EndedError(Exception):
     def __init__(self, stage: str, line: dict[str, Any]) -> None:
         super().__init__(f"{stage} {line['state']}: {clean(line['message'])}")
         self.stage, self.line = stage, line
+
+
+class StoppedError(Exception):
+    """The teacher disagrees with so many examples that nothing more is paid without a word of the user; the text says why."""
 
 
 def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
@@ -100,6 +104,22 @@ class Driver:
         reply = await self.call(stage, run_id=self._run_id, wait_s=0, **arguments)
         self._say(f"{stage}: {clean(reply['message'])}")
         return reply
+
+    async def carry_out(
+        self, stages: Sequence[str], given: Mapping[str, dict[str, Any]], *, anyway: bool
+    ) -> dict[str, dict[str, Any]]:
+        """Carry stages out in their order; what each found.
+
+        Raises:
+            StoppedError: The teacher cannot do the task well, and ``anyway`` was not said.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        for stage in stages:
+            reply = await self.stage(stage, given.get(stage, {}))
+            found[stage] = reply["result"]
+            if stage == "synthesize_cot" and reply["next_step"]["tool"] == "read_artifact" and not anyway:
+                raise StoppedError(f"Stopped before anything more is paid: {clean(reply['next_step']['why'])}")
+        return found
 
     async def finish(self) -> dict[str, Any]:
         """Say what it cost and where everything lies."""

@@ -90,10 +90,12 @@ def check_held_out(answer: Answer) -> None:
 
 def _question(ctx: Ctx, text: str) -> Consent | Elicit[Consent]:
     """The question, for a client that can put it; else what counts as no word yet."""
+    return Elicit(text, Consent) if _can_ask(ctx) else NotAsked()
+
+
+def _can_ask(ctx: Ctx) -> bool:
     declared = ctx.client_capabilities.elicitation if ctx.client_capabilities else None
-    if declared is None or (declared.form is None and declared.url is not None):
-        return NotAsked()
-    return Elicit(text, Consent)
+    return declared is not None and (declared.form is not None or declared.url is None)
 
 
 @agent_facing
@@ -102,11 +104,10 @@ async def may_hold_out(
 ) -> Consent | Elicit[Consent]:
     """Ask about examples that were drawn: they alone prove the student, so a wrong one among them costs most."""
     app = app_of(ctx)
-    if bool(seed) == bool(seed_path) or app.store.find(run_id_of(name)):
+    if not _can_ask(ctx) or bool(seed) == bool(seed_path) or app.store.find(run_id_of(name)):
         return Consent(go_on=True)
     drawn = drawn_to_hold_out(app.settings, seed, seed_path, options)
-    asked = _question(ctx, _held_out_question(drawn)) if drawn else NotAsked()
-    return Consent(go_on=True) if isinstance(asked, NotAsked) else asked
+    return Elicit(_held_out_question(drawn), Consent) if drawn else Consent(go_on=True)
 
 
 def _held_out_question(drawn: list[Seed]) -> str:

@@ -25,9 +25,9 @@ from nanodistill_mcp import (
 from nanodistill_mcp.demo import task
 from nanodistill_mcp.demo.student import student_path
 from nanodistill_mcp.demo.wire import Fails
-from nanodistill_mcp.errors import BudgetError, ConfigurationError, UserInputError
-from nanodistill_mcp.library.configuration import read_options_of
+from nanodistill_mcp.errors import BudgetError, ConfigurationError, RunStateError, UserInputError
 from nanodistill_mcp.library.failures import failure
+from nanodistill_mcp.pipeline.plan import check_options
 from nanodistill_mcp.runs.files import read_object, write_lines
 from tests.conftest import KEY, SECRET, SHORT, STAGES, Bench, Demo
 
@@ -176,7 +176,7 @@ def test_keywords_of_both_libraries_are_merged_over_the_preset() -> None:
     assert "--grad-checkpoint" in told
     assert told[told.index("--iters") + 1] == "20"
     assert told[told.index("--num-layers") + 1] == "3"
-    assert read_options_of(config).mlx_lm == {"iters": 20}
+    assert check_options(config.run_options()).mlx_lm == {"iters": 20}
 
 
 def test_a_response_model_is_a_schema_that_every_output_keeps() -> None:
@@ -231,6 +231,18 @@ def test_prompts_of_ones_own_reach_the_teacher(bench: Bench) -> None:
     assert "lighthouse keeper" in json.dumps([request.body for request in bench.teacher.asked])
     with pytest.raises(NanoDistillError, match="The prompt 'cot' is not accepted"):
         distill("other", task.seeds(), task.INSTRUCTION, "local", str(student_path()), prompts={"cot": "Solve it."})
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("caller")
+def test_a_teacher_that_disagrees_with_the_examples_is_paid_no_more_without_a_word(bench: Bench) -> None:
+    """Hundreds of examples of a task it does not understand would all be wrong."""
+    rows = task.seeds()
+    wrong = [{**row, "output": rows[number - 1]["output"]} for number, row in enumerate(rows)]
+    with pytest.raises(RunStateError, match="Stopped before anything more is paid") as stopped:
+        distill("tutor", wrong, task.INSTRUCTION, "local", str(student_path()), quiet=True)
+    assert "anyway=True" in stopped.value.next_step
+    assert {request.schema_name for request in bench.teacher.asked} <= {"WorkedSolution", "Derivation"}
 
 
 @pytest.mark.parametrize("block", range(3))
