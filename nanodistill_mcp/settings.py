@@ -3,12 +3,13 @@
 Endpoints, prices, allowed directories and caps come from here and from nowhere else: no tool argument reaches them.
 """
 
+import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -125,7 +126,7 @@ class Settings(BaseModel):
     pass_environment: list[str] = Field(
         [], description="Further variables for the teacher's worker, such as HTTPS_PROXY."
     )
-    origins: dict[str, Origin] = {}
+    origins: dict[str, Origin] = Field({}, description="Of every value that was given, by its dotted name.")
 
     @field_validator("teachers")
     @classmethod
@@ -160,12 +161,22 @@ class Settings(BaseModel):
         prices = endpoint.usd_per_mtok or known.usd_per_mtok
         return endpoint.model_copy(update={"overrides": known, "usd_per_mtok": prices})
 
+    def origin(self, name: str) -> Origin:
+        """Where the value of a dotted name, such as ``budget.usd_per_run``, is from."""
+        return self.origins.get(name, "default")
+
     def readable_dirs(self) -> list[Path]:
         """Directories a caller may name files in, resolved."""
         return [Path(os.path.realpath(path.expanduser())) for path in self.allowed_paths]
 
 
 _ACCEPTED = sorted(Settings.model_fields.keys() - {"home", "origins"})
+
+ON_THE_COMMAND_LINE = "NANODISTILL_SET"
+"""The variable in which a command hands what ``--set`` gave, as JSON, to the servers that it starts."""
+
+_LISTS = ("allowed_paths", "pass_environment", "allowed_students")
+_NOT_SETTINGS = ("home", "config", "http_token", "fault", "set")
 
 
 def load_settings(
@@ -187,19 +198,17 @@ def load_settings(
         if env.get("NANODISTILL_CONFIG")
         else (_read_file(home / "config.yaml", must_exist=False))
     )
-    from_env = _from_environment(env)
-    values: dict[str, Any] = {}
-    origins: dict[str, Origin] = dict.fromkeys(_ACCEPTED, "default")
     layers: list[tuple[Origin, Mapping[str, Any]]] = [
         ("file", from_file),
-        ("environment", from_env),
+        ("environment", _from_environment(env)),
+        ("command line", json.loads(env[ON_THE_COMMAND_LINE]) if env.get(ON_THE_COMMAND_LINE) else {}),
         ("command line", overrides or {}),
     ]
+    values: dict[str, Any] = {}
+    origins: dict[str, Origin] = {}
     for origin, layer in layers:
-        for key, value in layer.items():
-            before: dict[str, Any] = values[key] if key == "budget" and isinstance(values.get(key), dict) else {}
-            values[key] = before | value if before and isinstance(value, dict) else value
-            origins[key] = origin
+        values = _over(values, layer)
+        origins |= dict.fromkeys(_names(layer), origin)
     if unknown := sorted(str(key) for key in values.keys() - set(_ACCEPTED)):
         raise ConfigurationError(
             f"The server's configuration has keys it does not know: {', '.join(unknown)[:200]}.",
@@ -256,24 +265,84 @@ def _read_file(path: Path, *, must_exist: bool) -> dict[str, Any]:
     return value  # pyright: ignore[reportUnknownVariableType]
 
 
+def _over(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Values over others; of a mapping within, only what is given anew changes."""
+    merged = dict(before)
+    for name, value in after.items():
+        old = merged.get(name)
+        nested = isinstance(old, dict) and isinstance(value, dict)
+        merged[name] = _over(cast("dict[str, Any]", old), cast("dict[str, Any]", value)) if nested else value
+    return merged
+
+
+def _names(layer: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """The dotted names of the values in a layer."""
+    for name, value in layer.items():
+        if isinstance(value, dict):
+            yield from _names(cast("dict[str, Any]", value), f"{above}{name}.")
+        else:
+            yield f"{above}{name}"
+
+
 def _from_environment(env: Mapping[str, str]) -> dict[str, Any]:
-    """NANODISTILL_DEFAULT_TEACHER, NANODISTILL_BUDGET__USD_PER_RUN and so on; lists are separated by the path separator."""
+    """NANODISTILL_DEFAULT_TEACHER, NANODISTILL_BUDGET__USD_PER_RUN, NANODISTILL_TEACHERS__LOCAL__API_BASE and so on."""
     found: dict[str, Any] = {}
     for name, value in env.items():
         key = name.removeprefix("NANODISTILL_").lower()
-        if not name.startswith("NANODISTILL_") or key in ("home", "config", "http_token", "fault"):
+        if not name.startswith("NANODISTILL_") or key in _NOT_SETTINGS:
             continue
-        match key.split("__"):
-            case ["allowed_paths" | "pass_environment" | "allowed_students"]:
-                found[key] = [part for part in value.split(os.pathsep) if part]
-            case ["default_teacher" | "default_student"]:
-                found[key] = value
-            case ["budget", field]:
-                found.setdefault("budget", {})[field] = value
-            case _:
-                raise ConfigurationError(
-                    f"The variable {name} is not one this server knows.",
-                    next_step="Known: NANODISTILL_HOME, _CONFIG, _ALLOWED_PATHS, _ALLOWED_STUDENTS, _PASS_ENVIRONMENT, _DEFAULT_TEACHER, _DEFAULT_STUDENT, "
-                    "_BUDGET__USD_PER_RUN, _BUDGET__USD_PER_DAY, _BUDGET__ASK_ABOVE_USD, _HTTP_TOKEN, and the same for CALLS and TOKENS.",
-                )
+        if not _put(found, key.split("__"), value):
+            raise ConfigurationError(
+                f"The variable {name} is not one this server knows.",
+                next_step="Known: NANODISTILL_HOME, _CONFIG, _ALLOWED_PATHS, _ALLOWED_STUDENTS, _PASS_ENVIRONMENT, _DEFAULT_TEACHER, _DEFAULT_STUDENT, "
+                "_BUDGET__USD_PER_RUN, _BUDGET__USD_PER_DAY, _BUDGET__ASK_ABOVE_USD, _HTTP_TOKEN, the same for CALLS and TOKENS, "
+                "_PROMPTS__COT and the like, and _TEACHERS__NAME__API_BASE and the like.",
+            )
     return found
+
+
+def from_words(words: list[str]) -> dict[str, Any]:
+    """Values as they are given on the command line: ``budget.usd_per_run=2``.
+
+    Raises:
+        UserInputError: One is not of that form, or names what there is not.
+    """
+    found: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not _put(found, name.split("."), value):
+            raise UserInputError(
+                f"--set {name[:60]} is not a name of the configuration with its value.",
+                next_step="Give --set NAME=VALUE, with a name that `nanodistill-mcp config show` lists, such as budget.usd_per_run=2.",
+            )
+    return found
+
+
+def _put(found: dict[str, Any], parts: list[str], text: str) -> bool:
+    """Put a value that came as text at its place; lists are parted as in PATH, or are JSON. False where no such place is."""
+    match parts:
+        case [name] if name in _LISTS:
+            found[name] = json.loads(text) if _is_json_list(text) else [part for part in text.split(os.pathsep) if part]
+        case ["default_teacher" | "default_student" as name]:
+            found[name] = text
+        case ["budget" | "prompts" as group, name]:
+            found.setdefault(group, {})[name] = text
+        case ["teachers", endpoint, name] if name != "overrides":
+            found.setdefault("teachers", {}).setdefault(endpoint, {})[name] = _list_or_text(text)
+        case ["teachers", endpoint, "overrides", name]:
+            of_endpoint = found.setdefault("teachers", {}).setdefault(endpoint, {})
+            of_endpoint.setdefault("overrides", {})[name] = _list_or_text(text)
+        case _:
+            return False
+    return True
+
+
+def _list_or_text(text: str) -> Any:
+    return json.loads(text) if _is_json_list(text) else text
+
+
+def _is_json_list(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), list)
+    except ValueError:
+        return False

@@ -145,7 +145,7 @@ def test_every_command_of_the_page_on_the_command_line_does_what_it_says(bench: 
     page = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
-    assert {line[1] for line in lines} == {"runs", "show", "logs", "run", "clean", "doctor", "completion"}
+    assert {line[1] for line in lines} == {"runs", "show", "logs", "run", "clean", "doctor", "completion", "config"}
     bench.adopt(demo)
     for _, command, *rest in lines:
         words = ["--help"] if command in ("run", "doctor") or "--yes" in rest else rest

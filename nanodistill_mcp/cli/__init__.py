@@ -11,7 +11,7 @@ from nanodistill_mcp import __version__
 from nanodistill_mcp.errors import NanodistillError
 from nanodistill_mcp.runs.paths import data_home
 from nanodistill_mcp.runs.records import PIPELINE
-from nanodistill_mcp.settings import load_settings
+from nanodistill_mcp.settings import ON_THE_COMMAND_LINE, from_words, load_settings
 
 
 def main() -> None:
@@ -21,6 +21,8 @@ def main() -> None:
         os.environ["NANODISTILL_HOME"] = str(Path(arguments.home).expanduser().absolute())
     os.umask(0o077)
     try:
+        if arguments.set:  # as with --home, the servers that a command starts have to know as well
+            os.environ[ON_THE_COMMAND_LINE] = json.dumps(from_words(arguments.set))
         sys.exit(_run(arguments))
     except NanodistillError as error:
         print(error, file=sys.stderr)
@@ -39,6 +41,10 @@ def _run(arguments: argparse.Namespace) -> int:  # noqa: C901, PLR0912 - one cas
             from nanodistill_mcp.cli.checking import show_doctor
 
             return show_doctor(data_home(), as_json=arguments.json)
+        case "config":
+            from nanodistill_mcp.cli.configuring import show_configuration
+
+            return show_configuration(data_home(), form=arguments.form, home_is_given=bool(arguments.home))
         case "run":
             from nanodistill_mcp.cli.headless import run_spec
 
@@ -148,6 +154,9 @@ def command_line() -> argparse.ArgumentParser:  # noqa: PLR0915 - one line an ar
     parser = argparse.ArgumentParser(prog="nanodistill-mcp", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("--home", default="", help="the data directory (else NANODISTILL_HOME, else this user's)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a value of the configuration, over all others"
+    )
     commands = parser.add_subparsers(dest="command", metavar="command")
     serve = commands.add_parser("serve", help="serve an MCP client on standard input and output (the default)")
     serve.add_argument("--http", action="store_true", help="over HTTP instead, with a token: see docs/clients.md")
@@ -159,6 +168,11 @@ def command_line() -> argparse.ArgumentParser:  # noqa: PLR0915 - one line an ar
     demo.add_argument("--seed", type=int, default=0, help="of the data order and the adapter's start (default 0)")
     demo.add_argument("--fresh", action="store_true", help="begin anew instead of continuing")
     doctor = commands.add_parser("doctor", help="check this machine and this configuration, and say what mends what")
+    config = commands.add_parser("config", help="every value of the configuration and where it is from; no secret")
+    config.add_argument("what", choices=("show",), help="show it")
+    forms = config.add_mutually_exclusive_group()
+    forms.add_argument("--json", dest="form", action="store_const", const="json", default="", help="for programs")
+    forms.add_argument("--yaml", dest="form", action="store_const", const="yaml", help="as a config.yaml, to keep")
     run = commands.add_parser("run", help="carry out a whole run from a file, without an agent; again: go on")
     run.add_argument("spec", help="a YAML or JSON file of create_run's arguments")
     run.add_argument("--until", default="", choices=PIPELINE, help="the last stage wanted", metavar="STAGE")

@@ -27,7 +27,7 @@ def test_without_any_configuration_there_are_defaults(tmp_path: Path) -> None:
     assert (settings.default_teacher, settings.default_student) == (DEFAULT_TEACHER, DEFAULT_STUDENT)
     assert (settings.budget.usd_per_run, settings.budget.usd_per_day) == (20.0, 50.0)
     assert (settings.teachers, settings.allowed_paths, settings.home) == ({}, [], tmp_path)
-    assert set(settings.origins.values()) == {"default"}
+    assert settings.origins == {}
 
 
 def test_the_command_line_wins_over_the_environment_over_the_file_over_the_defaults(tmp_path: Path) -> None:
@@ -37,10 +37,10 @@ def test_the_command_line_wins_over_the_environment_over_the_file_over_the_defau
     settings = _load(tmp_path, text, env, default_teacher="command line")
     assert (settings.default_teacher, settings.default_student) == ("command line", "environment")
     assert settings.allowed_paths == [Path("/file")]
-    assert settings.origins["default_teacher"] == "command line"
-    assert settings.origins["default_student"] == "environment"
-    assert settings.origins["allowed_paths"] == "file"
-    assert settings.origins["budget"] == "default"
+    assert settings.origin("default_teacher") == "command line"
+    assert settings.origin("default_student") == "environment"
+    assert settings.origin("allowed_paths") == "file"
+    assert settings.origin("budget.usd_per_run") == "default"
 
 
 def test_one_ceiling_from_the_environment_leaves_the_others_of_the_file(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_lists_in_the_environment_are_parted_as_paths_are(tmp_path: Path) -> Non
 def test_other_programs_variables_and_the_data_directory_are_not_ours_to_judge(tmp_path: Path) -> None:
     """NANODISTILL_HOME is read before the settings are."""
     settings = _load(tmp_path, env={"NANODISTILL_HOME": "/x", "PATH": "/bin", "MY_NANODISTILL_X": "1"})
-    assert set(settings.origins.values()) == {"default"}
+    assert settings.origins == {}
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_file_that_is_not_a_yaml_mapping_is_refused_with_its_line(tmp_path: Pa
 def test_an_empty_file_is_no_configuration(tmp_path: Path, text: str) -> None:
     """Someone made it and has not filled it in."""
     (tmp_path / "config.yaml").write_text(text)
-    assert set(_load(tmp_path).origins.values()) == {"default"}
+    assert _load(tmp_path).origins == {}
 
 
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
