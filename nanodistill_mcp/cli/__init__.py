@@ -48,7 +48,8 @@ def _run(arguments: argparse.Namespace) -> int:  # noqa: C901, PLR0912 - one cas
         case "run":
             from nanodistill_mcp.cli.headless import run_spec
 
-            return run_spec(data_home(), Path(arguments.spec), until=arguments.until, anyway=arguments.anyway)
+            wanted = {"until": arguments.until, "anyway": arguments.anyway, "train_file": arguments.train_file}
+            return run_spec(data_home(), Path(arguments.spec), **wanted)
         case "runs" if arguments.names:
             from nanodistill_mcp.runs.store import RunStore
 
@@ -175,6 +176,12 @@ def command_line() -> argparse.ArgumentParser:  # noqa: PLR0915 - one line an ar
     forms.add_argument("--yaml", dest="form", action="store_const", const="yaml", help="as a config.yaml, to keep")
     run = commands.add_parser("run", help="carry out a whole run from a file, without an agent; again: go on")
     run.add_argument("spec", help="a YAML or JSON file of create_run's arguments")
+    run.add_argument(
+        "--train-file",
+        default="",
+        metavar="FILE",
+        help="the examples, where the file names none (else SM_CHANNEL_TRAIN)",
+    )
     run.add_argument("--until", default="", choices=PIPELINE, help="the last stage wanted", metavar="STAGE")
     run.add_argument("--anyway", action="store_true", help="go on although the teacher cannot do the task well")
     runs = commands.add_parser("runs", help="list all runs")

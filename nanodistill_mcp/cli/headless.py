@@ -13,6 +13,7 @@ import anyio
 from mcp import Client, StdioServerParameters
 
 from nanodistill_mcp.errors import UserInputError
+from nanodistill_mcp.library.channel import channel_file
 from nanodistill_mcp.library.driving import Driver, EndedError, RefusedError, StoppedError, leaves
 from nanodistill_mcp.runs.records import PIPELINE
 from nanodistill_mcp.settings import HOST_TEACHER, load_settings
@@ -20,18 +21,26 @@ from nanodistill_mcp.settings import HOST_TEACHER, load_settings
 _PATHS = ("seed_path", "test_path", "inputs_path")
 
 
-def run_spec(home: Path, spec_path: Path, *, until: str, anyway: bool) -> int:
+def run_spec(home: Path, spec_path: Path, *, until: str, anyway: bool, train_file: str = "") -> int:
     """Carry a run out from its file. The exit code is 0 when every stage wanted is done, 1 when one is not.
+
+    Args:
+        home: The data directory.
+        spec_path: The file.
+        until: The last stage wanted; all when empty.
+        anyway: Go on although the teacher cannot do the task well.
+        train_file: The examples, where the file names none; else those of ``SM_CHANNEL_TRAIN``.
 
     Raises:
         UserInputError: The file is not one, or names what there is not.
     """
     spec = read_spec(spec_path)
+    named = add_examples(spec, train_file)
     given: dict[str, dict[str, Any]] = spec.pop("stages", {})
     stages = PIPELINE[: PIPELINE.index(until) + 1] if until in PIPELINE else PIPELINE
     environment = {**os.environ, "NANODISTILL_HOME": str(home)}
     if any(name in spec or name in spec.get("options", {}) for name in _PATHS):  # whoever gives the file names them
-        allowed = [*load_settings(home).allowed_paths, spec_path.parent.absolute()]
+        allowed = [*load_settings(home).allowed_paths, spec_path.parent.absolute(), *named]
         environment["NANODISTILL_ALLOWED_PATHS"] = os.pathsep.join(map(str, allowed))
     server = StdioServerParameters(command=sys.executable, args=["-m", "nanodistill_mcp", "serve"], env=environment)
 
@@ -57,6 +66,27 @@ def run_spec(home: Path, spec_path: Path, *, until: str, anyway: bool) -> int:
         print(f"\nYou left; a job that runs goes on by itself. To follow it: nanodistill-mcp run {spec_path}")
         print(f"To end it: nanodistill-mcp control {name} cancel")
     return code
+
+
+def add_examples(spec: dict[str, Any], train_file: str) -> list[Path]:
+    """Put the examples' file into a spec that names none; the folders that may be read for it.
+
+    Raises:
+        UserInputError: The spec names examples and a file of others is given too, or the channel's file is not one.
+    """
+    if spec.get("seed") or spec.get("seed_path"):
+        if train_file:
+            raise UserInputError(
+                "The file of the run names examples, and --train-file names others.",
+                next_step="Take seed and seed_path out of the file, or leave --train-file out.",
+            )
+        return []
+    found = Path(train_file).expanduser().absolute() if train_file else channel_file()
+    if found is None:
+        return []
+    spec["seed_path"] = str(found)
+    spec.setdefault("instruction", "")
+    return [found.parent]
 
 
 def read_spec(path: Path) -> dict[str, Any]:

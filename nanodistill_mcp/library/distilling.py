@@ -14,6 +14,7 @@ from mcp import Client, StdioServerParameters
 from pydantic import BaseModel, ValidationError
 
 from nanodistill_mcp.errors import RunStateError, UserInputError
+from nanodistill_mcp.library.channel import VARIABLE, channel_file
 from nanodistill_mcp.library.configuration import DistillationConfig
 from nanodistill_mcp.library.driving import Driver, EndedError, RefusedError, StoppedError, leaves
 from nanodistill_mcp.library.failures import failure
@@ -48,8 +49,8 @@ class DistillationResult:
 
 def distill(
     name: str,
-    seed: list[dict[str, Any]] | str | Path,
-    instruction: str,
+    seed: list[dict[str, Any]] | str | Path | None = None,
+    instruction: str = "",
     teacher: str = "",
     student: str = "",
     augment_factor: int = 50,
@@ -71,8 +72,9 @@ def distill(
 
     Args:
         name: The run's id.
-        seed: Examples {input, output}, or a .json, .jsonl or .csv file of them. Ten are a good start.
-        instruction: What the student is to do with an input.
+        seed: Examples {input, output}, or a .json, .jsonl or .csv file of them; None is the one data file in the directory that
+            ``SM_CHANNEL_TRAIN`` names. Ten are a good start.
+        instruction: What the student is to do with an input; empty where the examples' own column says it.
         teacher: A LiteLLM model id or a configured endpoint; the configured default when empty.
         student: A hub id or a local folder; the configured default when empty.
         augment_factor: Training examples wanted per seed.
@@ -96,9 +98,12 @@ def distill(
         TrainingError: The student could not be trained.
         NanoDistillError: Anything else that is anticipated. Each has ``what`` and ``next_step``.
     """
+    examples = channel_file() if seed is None else Path(seed) if isinstance(seed, str) else seed
+    if examples is None:
+        raise UserInputError("There are no examples.", next_step=f"Give seed, or set {VARIABLE} to their directory.")
     config = configured(
         name=name,
-        seed=Path(seed) if isinstance(seed, str) else seed,
+        seed=examples,
         instruction=instruction,
         teacher=teacher,
         student=student,

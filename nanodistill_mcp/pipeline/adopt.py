@@ -14,7 +14,8 @@ from typing import Any, cast
 
 from nanodistill_mcp.errors import UserInputError
 from nanodistill_mcp.pipeline.inference import infer_checker
-from nanodistill_mcp.pipeline.seeds import MAX_CHARS, MAX_ROWS, MIN_ROWS, plain_text
+from nanodistill_mcp.pipeline.seeds import MAX_CHARS, MAX_ROWS, MIN_ROWS
+from nanodistill_mcp.pipeline.tables import plain_text
 from nanodistill_mcp.runs.files import write_json, write_lines
 from nanodistill_mcp.runs.paths import RunPaths
 from nanodistill_mcp.runs.records import Example, Seed, TaskPolicy, Trace

@@ -20,7 +20,15 @@ from nanodistill_mcp.runs.secrets import PATTERN as KEY_PATTERN
 from nanodistill_mcp.runs.store import Run, read_record
 
 DATA = (
-    *("seeds.jsonl", "inputs.jsonl", "calls.jsonl", "traces_cot.jsonl", "policy.json", "traces_amplified.jsonl"),
+    *(
+        "seeds.jsonl",
+        "inputs.jsonl",
+        "set_aside.jsonl",
+        "calls.jsonl",
+        "traces_cot.jsonl",
+        "policy.json",
+        "traces_amplified.jsonl",
+    ),
     *("rejected.jsonl", "revisions.jsonl", "test_rows.jsonl", "answers.jsonl", "comparison.json"),
     *("dataset/train.jsonl", "dataset/valid.jsonl", "dataset/test.jsonl"),
     *("parent/examples.jsonl", "parent/answers.jsonl", "parent/folds.json", "parent/focus.json"),

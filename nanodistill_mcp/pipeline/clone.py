@@ -25,7 +25,7 @@ from nanodistill_mcp.settings import Settings
 CHANGEABLE = tuple(name for name in RunSpec.model_fields if name != "seeds_sha256")
 MOST_PER_SEED = 1000
 
-_OF_THE_EXAMPLES = ("test_path", "inputs_path", "held_out_split", "held_out")
+_OF_THE_EXAMPLES = ("test_path", "inputs_path", "held_out_split", "held_out", "malformed")
 _IN_EVERY_QUESTION = ("temperature", "litellm", "teacher_max_tokens")
 
 

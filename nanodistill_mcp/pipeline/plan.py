@@ -15,7 +15,17 @@ from pydantic import ValidationError
 from nanodistill_mcp import __version__
 from nanodistill_mcp.errors import ConfigurationError, UserInputError
 from nanodistill_mcp.pipeline import recipe, spending
-from nanodistill_mcp.pipeline.seeds import check_rows, digest, read_inputs, read_rows, split
+from nanodistill_mcp.pipeline.seeds import (
+    check_inputs,
+    check_table,
+    digest,
+    inputs_table,
+    seed_table,
+    split,
+    table_of_tests,
+)
+from nanodistill_mcp.pipeline.shapes import settled_instruction
+from nanodistill_mcp.pipeline.tables import counted
 from nanodistill_mcp.pipeline.thinking import FORMATS
 from nanodistill_mcp.runs.options import FIXED_AT_CREATION, Options, set_options
 from nanodistill_mcp.runs.paths import run_id_of
@@ -56,6 +66,17 @@ class Request:
     wordings: dict[str, str]
     translated: dict[str, str] = field(default_factory=dict[str, str])
     tags: list[str] = field(default_factory=list[str])
+    set_aside: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    """Rows of the given files that could not be used: which, and why."""
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What a caller gave as examples, read and checked."""
+
+    instruction: str
+    examples: Examples
+    set_aside: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
 
 
 def check_request(
@@ -81,10 +102,6 @@ def check_request(
         UserInputError: Names the first argument that is not accepted and says what is.
     """
     run_id = run_id_of(name)
-    if not instruction.strip():
-        raise UserInputError(
-            "The instruction is empty.", next_step="Say in a sentence or two what the student is to do with an input."
-        )
     if kept is None and bool(seed) == bool(seed_path):
         raise UserInputError(
             "Give the examples once.", next_step="Pass either seed (a list of {input, output}) or seed_path (a file)."
@@ -97,12 +114,19 @@ def check_request(
             "inputs_only needs inputs_path: a file of the inputs to train on.",
             next_step="Give options.inputs_path too, or leave inputs_only out.",
         )
-    seeds, inputs = kept or _given_examples(settings, chosen, seed, seed_path)
+    given = (
+        _Given(instruction.strip(), kept) if kept else _given_examples(settings, chosen, instruction, seed, seed_path)
+    )
+    if not given.instruction:
+        raise UserInputError(
+            "The instruction is empty.", next_step="Say in a sentence or two what the student is to do with an input."
+        )
+    seeds, inputs = given.examples
     check_schema(response_schema, seeds)
     spending.check_ceilings(spending.budget_of_spec(budget_usd, chosen), settings.budget)
     endpoint = settings.endpoint(teacher or settings.default_teacher)
     spec = RunSpec(
-        instruction=instruction.strip(),
+        instruction=given.instruction,
         teacher=endpoint.name,
         student=student or settings.default_student,
         augment_factor=augment_factor,
@@ -124,6 +148,7 @@ def check_request(
         _wordings(settings),
         translated,
         tags,
+        given.set_aside,
     )
 
 
@@ -135,21 +160,31 @@ def _wordings(settings: Settings) -> dict[str, str]:
     return read_wordings(settings.prompts)
 
 
-def _given_examples(settings: Settings, chosen: Options, seed: list[dict[str, Any]], seed_path: str) -> Examples:
-    rows = check_rows(list(seed)) if seed else read_rows(seed_path, settings.readable_dirs())
-    tests = read_rows(chosen.test_path, settings.readable_dirs(), labelled=True) if chosen.test_path else None
-    inputs = read_inputs(chosen.inputs_path, settings.readable_dirs()) if chosen.inputs_path else []
+def _given_examples(
+    settings: Settings, chosen: Options, instruction: str, seed: list[dict[str, Any]], seed_path: str
+) -> _Given:
+    allowed, sets_aside = settings.readable_dirs(), chosen.malformed == "set_aside"
+    tables = [seed_table(seed, seed_path, allowed, sets_aside=sets_aside)]
+    instruction = settled_instruction(tables[0].rows, instruction)
+    rows = check_table(tables[0], instruction)
+    tests, inputs = None, list[str]()
+    if chosen.test_path:
+        tables.append(table_of_tests(chosen.test_path, allowed, sets_aside=sets_aside))
+        tests = check_table(tables[-1], instruction, labelled=True)
+    if chosen.inputs_path:
+        tables.append(inputs_table(chosen.inputs_path, allowed, sets_aside=sets_aside))
+        inputs = check_inputs(tables[-1], instruction)
     if chosen.held_out is not None and chosen.held_out_split is not None:
         raise UserInputError(
             "held_out and held_out_split both say what is held out.",
             next_step="Give held_out to name the examples, or held_out_split for the share to draw.",
         )
     seeds = split(rows, chosen.held_out_split, chosen.seed or 0, tests=tests, numbers=chosen.held_out)
-    return seeds, inputs
+    return _Given(instruction, (seeds, inputs), [each for table in tables for each in table.aside])
 
 
 def drawn_to_hold_out(
-    settings: Settings, seed: list[dict[str, Any]], seed_path: str, options: dict[str, Any]
+    settings: Settings, instruction: str, seed: list[dict[str, Any]], seed_path: str, options: dict[str, Any]
 ) -> list[Seed]:
     """The examples create_run would hold out by lot, which nobody named.
 
@@ -159,7 +194,8 @@ def drawn_to_hold_out(
     chosen = check_options(options)
     if chosen.held_out is not None or chosen.test_path:
         return []
-    return [each for each in _given_examples(settings, chosen, seed, seed_path)[0] if each.split == "held_out"]
+    seeds, _ = _given_examples(settings, chosen, instruction, seed, seed_path).examples
+    return [each for each in seeds if each.split == "held_out"]
 
 
 def check_options(options: dict[str, Any]) -> Options:
@@ -388,6 +424,10 @@ def input_warnings(request: Request) -> list[str]:
         told.append(
             f"{unanswered} of {len(request.seeds)} examples have no output: the teacher answers each twice, and those on which "
             "it disagrees with itself are set aside. Look at traces_cot.jsonl before going on."
+        )
+    if request.set_aside:
+        told.append(
+            f"{len(request.set_aside)} rows were set aside ({counted(request.set_aside)}): set_aside.jsonl says which."
         )
     room = target_of(request) - sum(seed.split == "train" for seed in request.seeds)
     if len(request.inputs) > room:

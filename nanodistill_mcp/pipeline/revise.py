@@ -15,7 +15,8 @@ from nanodistill_mcp.pipeline import answers
 from nanodistill_mcp.pipeline.checking import checking_of
 from nanodistill_mcp.pipeline.quality import HeldOut, NearDuplicates
 from nanodistill_mcp.pipeline.revisions import Revisions, key_of, revisions_in, revisions_of
-from nanodistill_mcp.pipeline.seeds import MAX_CHARS, plain_text
+from nanodistill_mcp.pipeline.seeds import MAX_CHARS
+from nanodistill_mcp.pipeline.tables import plain_text
 from nanodistill_mcp.pipeline.test_sets import held_out_inputs
 from nanodistill_mcp.runs.journal import Journal, JournalReading
 from nanodistill_mcp.runs.records import EffectiveExample, Example, Rejected, Revision, RowChange

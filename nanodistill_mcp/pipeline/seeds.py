@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nanodistill_mcp.errors import UserInputError
-from nanodistill_mcp.pipeline.tables import Kind, read_table
+from nanodistill_mcp.pipeline.shapes import UNDERSTOOD, plain_rows
+from nanodistill_mcp.pipeline.tables import Kind, RowError, Table, plain_text, read_table
 from nanodistill_mcp.runs.records import Seed
 
 MAX_ROWS = 10_000
@@ -37,36 +38,76 @@ _INPUTS = Kind(
 Row = tuple[str, str]
 
 
-def read_rows(path_text: str, allowed: list[Path], *, labelled: bool = False) -> list[Row]:
+def seed_table(seed: list[dict[str, Any]], path_text: str, allowed: list[Path], *, sets_aside: bool = False) -> Table:
+    """The seeds as they were given: a list, or else a file that the caller named.
+
+    Raises:
+        UserInputError: The file may not be read, or not in an accepted form.
+    """
+    if not seed:
+        return read_table(path_text, allowed, _SEED, sets_aside=sets_aside)
+    return Table(_SEED, sets_aside, list(seed), list(range(1, len(seed) + 1)))
+
+
+def table_of_tests(path_text: str, allowed: list[Path], *, sets_aside: bool = False) -> Table:
+    """The rows of a test file.
+
+    Raises:
+        UserInputError: It may not be read, or not in an accepted form.
+    """
+    return read_table(path_text, allowed, _TEST, sets_aside=sets_aside)
+
+
+def inputs_table(path_text: str, allowed: list[Path], *, sets_aside: bool = False) -> Table:
+    """The rows of a file of inputs.
+
+    Raises:
+        UserInputError: It may not be read, or not in an accepted form.
+    """
+    return read_table(path_text, allowed, _INPUTS, sets_aside=sets_aside)
+
+
+def read_rows(path_text: str, allowed: list[Path], *, labelled: bool = False, instruction: str = "") -> list[Row]:
     """Read a seed file that the caller named.
 
     Args:
         path_text: An absolute path, or one that starts with ``~``.
         allowed: The directories files may be read from.
         labelled: Whether every row needs an output, as in a test file.
+        instruction: The run's, which rows may repeat.
 
     Raises:
         UserInputError: It is outside them, not a plain file, too large, or not in an accepted form.
     """
-    return check_rows(read_table(path_text, allowed, _TEST if labelled else _SEED), labelled=labelled)
+    table = read_table(path_text, allowed, _TEST if labelled else _SEED)
+    return check_table(table, instruction, labelled=labelled)
 
 
-def read_inputs(path_text: str, allowed: list[Path]) -> list[str]:
+def read_inputs(path_text: str, allowed: list[Path], instruction: str = "") -> list[str]:
     """Read a file of inputs that the teacher is to answer, each once. Further columns, outputs too, are passed over.
 
     Raises:
         UserInputError: It is not readable as such a file; names the first row that is not accepted.
     """
-    rows = read_table(path_text, allowed, _INPUTS)
-    _check_count(rows, _INPUTS)
+    return check_inputs(inputs_table(path_text, allowed), instruction)
+
+
+def check_inputs(table: Table, instruction: str = "") -> list[str]:
+    """The inputs of a table of them, each once.
+
+    Raises:
+        UserInputError: Names the first row that is not accepted, or says that too few are.
+    """
+    _check_count(table.rows, _INPUTS)
     inputs: dict[str, None] = {}
-    for number, row in enumerate(rows, 1):
-        value: Any = row if isinstance(row, str) else None
-        if isinstance(row, dict) and "input" in row:
-            value = row["input"]  # pyright: ignore[reportUnknownVariableType]
-        elif value is None:
-            raise UserInputError(f"Row {number} of the inputs file has no input.", next_step=_INPUTS.shape)
-        inputs[_checked(plain_text(value), f"Row {number} of the inputs file", "input")] = None
+    good = len(table.rows)
+    for number, row in enumerate(plain_rows(table.rows, instruction), 1):
+        try:
+            inputs[_checked(_input_of(number, row), f"Row {number} of the inputs file", "input")] = None
+        except RowError as error:
+            table.set_aside(table.places[number - 1], error)
+            good -= 1
+    table.check_most_are_good(good)
     return list(inputs)
 
 
@@ -80,17 +121,34 @@ def check_rows(rows: list[Any], *, labelled: bool = False) -> list[Row]:
     Raises:
         UserInputError: Names the first row that is not accepted, and why.
     """
-    _check_count(rows, _SEED)
+    return check_table(Table(_SEED, False, rows, list(range(1, len(rows) + 1))), labelled=labelled)  # noqa: FBT003
+
+
+def check_table(table: Table, instruction: str = "", *, labelled: bool = False) -> list[Row]:
+    """The rows of a table of examples, each input once; the shapes of other programs are understood.
+
+    Args:
+        table: The examples as they were given.
+        instruction: The run's, which rows may repeat.
+        labelled: Whether every row needs an output.
+
+    Raises:
+        UserInputError: Names the first row that is not accepted, and why, or says that too few are.
+    """
+    _check_count(table.rows, _SEED)
     checked: dict[str, str] = {}
-    for number, row in enumerate(rows, 1):
-        source, output = _check_row(number, row, labelled=labelled)
-        if not output or not checked.get(source):
-            checked[source] = checked.get(source) or output
-        elif checked[source] != output:
-            raise UserInputError(
-                f"Example {number} repeats an earlier input with another output.",
-                next_step="Keep the right one of the two, then call again.",
-            )
+    good = len(table.rows)
+    for number, row in enumerate(plain_rows(table.rows, instruction), 1):
+        try:
+            source, output = _check_row(number, row, labelled=labelled)
+            if output and checked.get(source) and checked[source] != output:
+                raise _another_output(number)
+        except RowError as error:
+            table.set_aside(table.places[number - 1], error)
+            good -= 1
+            continue
+        checked[source] = checked.get(source) or output
+    table.check_most_are_good(good)
     if len(checked) < MIN_ROWS:
         found = "There is one distinct example" if len(checked) == 1 else f"There are {len(checked)} distinct examples"
         raise UserInputError(f"{found}; at least {MIN_ROWS} are needed, ten or more are better.", next_step=_SHAPE)
@@ -189,34 +247,52 @@ def _check_count(rows: list[Any], kind: Kind) -> None:
 
 def _check_row(number: int, row: Any, *, labelled: bool) -> Row:
     if not isinstance(row, dict):
-        raise UserInputError(f"Example {number} is not an object with input and output.", next_step=_SHAPE)
+        what = f"Example {number} is not an object with input and output."
+        raise RowError(what, next_step=_SHAPE, reason="not an object")
     keys: set[object] = set(row)  # pyright: ignore[reportUnknownArgumentType]
+    if keys == {"messages"}:
+        raise RowError(
+            f"The messages of example {number} are not one question and its answer.",
+            next_step="Give a system message or none, one user message and one assistant message, each of role and text alone.",
+            reason="of messages that are not one question and its answer",
+        )
     if "input" not in keys or not keys <= {"input", "output"}:
-        raise UserInputError(
+        raise RowError(
             f"Example {number} has {len(keys)} columns that are not exactly input and output.",
-            next_step=f"Rename the columns to input and output and remove the others. {_SHAPE}",
+            next_step=f"Rename the columns to input and output and remove the others. {_SHAPE} {UNDERSTOOD}",
+            reason="with other columns",
         )
     source = _checked(plain_text(row["input"]), f"Example {number}", "input")
     output = plain_text(row.get("output"))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
     return source, _checked(output, f"Example {number}", "output") if output or labelled else ""
 
 
+def _input_of(number: int, row: Any) -> str:
+    if isinstance(row, dict) and "input" in row:
+        return plain_text(row["input"])  # pyright: ignore[reportUnknownArgumentType]
+    if not isinstance(row, str):
+        raise RowError(
+            f"Row {number} of the inputs file has no input.", next_step=_INPUTS.shape, reason="without an input"
+        )
+    return plain_text(row)
+
+
+def _another_output(number: int) -> RowError:
+    return RowError(
+        f"Example {number} repeats an earlier input with another output.",
+        next_step="Keep the right one of the two, then call again.",
+        reason="of an earlier input with another output",
+    )
+
+
 def _checked(value: str, where: str, column: str) -> str:
     if not value:
-        raise UserInputError(f"{where} has an empty {column}.", next_step="Fill it in or remove the example.")
+        what = f"{where} has an empty {column}."
+        raise RowError(what, next_step="Fill it in or remove the example.", reason=f"with an empty {column}")
     if len(value) > MAX_CHARS:
-        raise UserInputError(
+        raise RowError(
             f"{where} has an {column} of {len(value)} characters; at most {MAX_CHARS} are accepted.",
             next_step="Shorten it.",
+            reason="too long",
         )
     return value
-
-
-def plain_text(value: Any) -> str:
-    """A value as text that every file and tokenizer takes; anything but text becomes JSON."""
-    if value is None:
-        return ""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    # A text that another program cut inside an emoji holds half a surrogate pair, which no file and no tokenizer takes.
-    whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return whole.replace("\0", "").strip()

@@ -56,7 +56,7 @@ def take_test_rows(run: Run, path_text: str, allowed: list[Path]) -> None:
     Raises:
         UserInputError: It is not readable as such a file; names the first row that is not accepted.
     """
-    rows = read_rows(path_text, allowed, labelled=True)
+    rows = read_rows(path_text, allowed, labelled=True, instruction=run.manifest.spec.instruction)
     kept = [
         {"id": f"e{number:05d}", "input": source, "output": output} for number, (source, output) in enumerate(rows, 1)
     ]

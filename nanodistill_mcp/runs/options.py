@@ -30,6 +30,10 @@ class Options(BaseModel):
         default=None,
         description="Replace the seeds' outputs by the teacher's where its solutions agree with each other.",
     )
+    malformed: Literal["refuse", "set_aside"] | None = Field(
+        default=None,
+        description="What becomes of rows of the given files that cannot be used: the first one refuses the file (default), or up to half of them are counted, named in set_aside.jsonl, and left out.",
+    )
     held_out_split: Share | None = Field(
         default=None, description="Share of the seeds kept aside as held-out; default 0.2, at least 2 of 5 or more."
     )
@@ -185,6 +189,7 @@ FIXED_AT_CREATION = (
     "relabel",
     "held_out_split",
     "held_out",
+    "malformed",
     "cot_share",
     "thinking_format",
     "tags",

@@ -131,6 +131,11 @@ class RunPaths:
         return self.root / "inputs.jsonl"
 
     @property
+    def set_aside(self) -> Path:
+        """Which rows of the given files could not be used, and why, without their content; absent when all could."""
+        return self.root / "set_aside.jsonl"
+
+    @property
     def prompts(self) -> Path:
         """The prompts that replace the package's in this run, by template."""
         return self.root / "prompts"

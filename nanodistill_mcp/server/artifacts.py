@@ -25,6 +25,7 @@ FILES = (
         "run.json",
         "seeds.jsonl",
         "inputs.jsonl",
+        "set_aside.jsonl",
         "calls.jsonl",
         "traces_cot.jsonl",
         "policy.json",

@@ -100,13 +100,13 @@ def _can_ask(ctx: Ctx) -> bool:
 
 @agent_facing
 async def may_hold_out(
-    name: str, seed: list[dict[str, Any]], seed_path: str, options: dict[str, Any], ctx: Ctx
+    name: str, instruction: str, seed: list[dict[str, Any]], seed_path: str, options: dict[str, Any], ctx: Ctx
 ) -> Consent | Elicit[Consent]:
     """Ask about examples that were drawn: they alone prove the student, so a wrong one among them costs most."""
     app = app_of(ctx)
     if not _can_ask(ctx) or bool(seed) == bool(seed_path) or app.store.find(run_id_of(name)):
         return Consent(go_on=True)
-    drawn = drawn_to_hold_out(app.settings, seed, seed_path, options)
+    drawn = drawn_to_hold_out(app.settings, instruction, seed, seed_path, options)
     return Elicit(_held_out_question(drawn), Consent) if drawn else Consent(go_on=True)
 
 

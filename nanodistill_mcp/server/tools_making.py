@@ -11,6 +11,7 @@ from nanodistill_mcp.pipeline import estimate, plan, recipe
 from nanodistill_mcp.pipeline import status as states
 from nanodistill_mcp.pipeline.clone import CHANGEABLE, carried, check_clone
 from nanodistill_mcp.pipeline.refine import amplify_alone, check_refine
+from nanodistill_mcp.runs.files import write_lines
 from nanodistill_mcp.runs.paths import RunPaths
 from nanodistill_mcp.runs.records import Reasoning, RunManifest
 from nanodistill_mcp.runs.store import Run
@@ -28,7 +29,11 @@ from nanodistill_mcp.server.revised import clone_reply, refine_reply
 async def create_run(
     name: Annotated[str, Field(description="The run's id: letters, digits, '.', '_', '-'; at most 64.")],
     instruction: Annotated[
-        str, Field(description="What the model is to do with an input, in a sentence or two.", max_length=20_000)
+        str,
+        Field(
+            description="What the model is to do with an input, in a sentence or two; empty: what the examples' own column instruction says.",
+            max_length=20_000,
+        ),
     ],
     ctx: Ctx,
     held_out: MayHoldOut,
@@ -164,6 +169,8 @@ async def _store(
             carry(paths)
         if request.tags:
             write_tags(paths, request.tags)
+        if request.set_aside:
+            write_lines(paths.set_aside, request.set_aside)
 
     existing = app.store.find(request.run_id)
     if existing is not None and existing.manifest.spec == request.spec:

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from nanodistill_mcp.cli.headless import read_spec
+from nanodistill_mcp.cli.headless import add_examples, read_spec
 from nanodistill_mcp.demo import task
 from nanodistill_mcp.demo.student import student_path
+from nanodistill_mcp.demo.wire import Fails
 from nanodistill_mcp.errors import UserInputError
+from nanodistill_mcp.library.channel import channel_file
 from nanodistill_mcp.runs.files import write_lines
 from tests.cli.person import types
 from tests.conftest import SHORT, STAGES, Bench
@@ -94,3 +96,71 @@ def test_paths_in_the_file_are_beside_the_file(tmp_path: Path) -> None:
     path = tmp_path / "spec.yaml"
     path.write_text("seed_path: a.jsonl\noptions: {test_path: /b.jsonl}", encoding="utf-8")
     assert read_spec(path) == {"seed_path": str(tmp_path / "a.jsonl"), "options": {"test_path": "/b.jsonl"}}
+
+
+def test_the_examples_come_from_the_command_line_or_the_channel_where_the_file_names_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One file of settings serves a training job's container and a terminal; the folder named there may be read."""
+    channel = tmp_path / "input" / "data" / "train"
+    channel.mkdir(parents=True)
+    (channel / "README.md").write_text("what it is")
+    (channel / ".part.jsonl").write_text("")
+    (channel / "rows.jsonl").write_text("")
+    monkeypatch.setenv("SM_CHANNEL_TRAIN", str(channel))
+    spec: dict[str, Any] = {"name": "a"}
+    assert add_examples(spec, "") == [channel]
+    assert spec == {"name": "a", "seed_path": str(channel / "rows.jsonl"), "instruction": ""}
+    typed: dict[str, Any] = {"name": "a", "instruction": "Sort."}
+    assert add_examples(typed, str(tmp_path / "other.csv")) == [tmp_path]
+    assert typed == {"name": "a", "instruction": "Sort.", "seed_path": str(tmp_path / "other.csv")}
+    named = {"seed_path": "/mine.jsonl"}
+    assert add_examples(named, "") == []
+    assert named == {"seed_path": "/mine.jsonl"}
+    with pytest.raises(UserInputError, match="names examples, and --train-file names others"):
+        add_examples(named, "other.csv")
+    monkeypatch.delenv("SM_CHANNEL_TRAIN")
+    assert add_examples({}, "") == []
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ([], "holds no data file: nothing."),
+        (["notes.txt", ".hidden.jsonl"], "holds no data file: notes.txt."),
+        (["b.csv", "a.jsonl", "notes.txt"], "holds 2 data files: a.jsonl, b.csv."),
+        (None, "SM_CHANNEL_TRAIN names no directory."),
+    ],
+)
+def test_a_channel_without_exactly_one_data_file_is_refused_by_name(
+    tmp_path: Path, files: list[str] | None, told: str
+) -> None:
+    """Guessing which of two files is meant would train on the wrong one."""
+    for name in files or []:
+        (tmp_path / name).write_text("")
+    folder = tmp_path if files is not None else tmp_path / "absent"
+    with pytest.raises(UserInputError) as refused:
+        channel_file({"SM_CHANNEL_TRAIN": str(folder)})
+    assert told in refused.value.what
+
+
+@pytest.mark.slow
+def test_a_run_is_made_of_an_alpaca_file_in_the_channel_whose_bad_lines_are_set_aside(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """Through the command, as a container starts it: the rows say the instruction, and the run says what it left out."""
+    channel = tmp_path / "train"
+    channel.mkdir()
+    rows = [json.dumps({"instruction": task.INSTRUCTION, **row}) for row in task.seeds()]
+    (channel / "rows.jsonl").write_text("\n".join(["{torn", *rows]), encoding="utf-8")
+    spec = json.loads(_spec(tmp_path).read_text(encoding="utf-8"))
+    spec = {name: value for name, value in spec.items() if name not in ("instruction", "seed_path")}
+    (tmp_path / "spec.yaml").write_text(json.dumps({**spec, "options": {"malformed": "set_aside"}, "budget_usd": 0}))
+    bench.teacher.script = lambda _: Fails("auth")
+    ended = types(bench.home, "run", str(tmp_path / "spec.yaml"), env={**bench.env, "SM_CHANNEL_TRAIN": str(channel)})
+    assert ended.returncode == 1
+    assert "Created tickets" in ended.stdout, ended.stderr
+    made = json.loads((bench.run_folder("tickets") / "run.json").read_text(encoding="utf-8"))
+    assert made["spec"]["instruction"] == task.INSTRUCTION
+    assert bench.rows("tickets", "set_aside.jsonl") == [{"file": "seed", "line": 1, "reason": "not JSON"}]
+    assert any("1 rows were set aside (1 not JSON)" in told for told in made["plan"]["warnings"])

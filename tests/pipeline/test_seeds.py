@@ -12,6 +12,7 @@ import pytest
 from nanodistill_mcp.errors import UserInputError
 from nanodistill_mcp.pipeline import tables
 from nanodistill_mcp.pipeline.seeds import check_rows, digest, read_inputs, read_rows, split
+from nanodistill_mcp.pipeline.shapes import UNDERSTOOD
 
 SHAPE = (
     "Give 3 or more rows with the columns input and output, the output left out where the teacher is to answer: "
@@ -184,7 +185,7 @@ def test_the_next_step_describes_the_file_that_is_wanted(folder: Path) -> None:
     """Most refusals end with it."""
     assert _refusal(folder, "a.json", b"[]").next_step == SHAPE
     assert _refusal(folder, "a.json", b'[{"in": 1}]').next_step == (
-        f"Rename the columns to input and output and remove the others. {SHAPE}"
+        f"Rename the columns to input and output and remove the others. {SHAPE} {UNDERSTOOD}"
     )
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from nanodistill_mcp.runs.store import RunStore
+from tests.conftest import said
 from tests.runs.made import make_run
-from tests.threats.conftest import Attack, Attacker
+from tests.threats.conftest import SEEDS, Attack, Attacker
 from tests.threats.secret_files import CANARY, SECRET_FILES, write
 
 _NAMED_IN = ("seed_path", "test_path", "inputs_path")
@@ -40,6 +41,21 @@ async def test_no_secret_file_reaches_a_run_or_the_teacher_even_from_an_allowed_
             await attacker.refused(attacker.call("evaluate", run_id="r", test_path=str(path)))
         assert attacker.teacher.asked == []
         assert RunStore(attacker.home).names() == []
+        assert attacker.holds(CANARY) == []
+
+
+async def test_of_rows_that_were_set_aside_nothing_is_kept_but_where_they_stood(attack: Attack) -> None:
+    """They are not examples: whatever they are, no file of the run and no answer has it."""
+    seed = [*SEEDS, {"input": CANARY, "secret": CANARY}, {"messages": [CANARY]}]
+    async with attack() as attacker:
+        reply = await attacker.create(seed=seed, options={"malformed": "set_aside"})
+        assert not reply.is_error, said(reply)
+        [warning] = [told for told in reply.structured_content["plan"]["warnings"] if "set aside" in told]
+        assert warning.startswith(
+            "2 rows were set aside (1 with other columns, 1 of messages that are not one question"
+        )
+        page = await attacker.call("read_artifact", run_id="r", artifact="set_aside.jsonl")
+        assert r"\"row\": 8" in said(page)
         assert attacker.holds(CANARY) == []
 
 
