@@ -200,6 +200,18 @@ def test_every_command_and_call_in_the_page_on_runs_is_one_there_is() -> None:
             assert {argument.arg for argument in call.keywords} <= tools[call.func.id].keys(), line
 
 
+def test_every_command_of_the_page_on_data_is_taken() -> None:
+    """They are copied: each flag and form on it exists."""
+    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines() if line]
+    assert {line[0] for line in lines} == {"nanodistill-mcp"}
+    for line in lines:
+        command_line().parse_args(line[1:])
+    for form in cli.DATA_FORMS:
+        assert f"| `{form}` |" in page
+
+
 def test_the_commands_and_the_entry_of_the_page_on_clients_are_taken() -> None:
     """They are copied: each flag is one of serve's, and the entry is JSON with the header the server looks for."""
     page = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")

@@ -13,6 +13,8 @@ from nanodistill_mcp.runs.paths import data_home
 from nanodistill_mcp.runs.records import PIPELINE
 from nanodistill_mcp.settings import ON_THE_COMMAND_LINE, from_words, load_settings
 
+DATA_FORMS = ("trl", "llama-factory", "unsloth", "axolotl", "easydistill", "alpaca")
+
 
 def main() -> None:
     """Run one command; exits 2 on an anticipated failure, 130 on Ctrl-C."""
@@ -86,6 +88,13 @@ def _run(arguments: argparse.Namespace) -> int:  # noqa: C901, PLR0912 - one cas
             from nanodistill_mcp.cli.bundling import import_run
 
             return import_run(data_home(), arguments.file, arguments.name, arguments.student)
+        case "export-data":
+            from nanodistill_mcp.cli.exporting import export_rows
+
+            reasoning, model = not arguments.no_reasoning, arguments.model
+            return export_rows(
+                data_home(), arguments.run_id, arguments.to, out=arguments.out, reasoning=reasoning, model=model
+            )
         case "adopt":
             from nanodistill_mcp.cli.adopting import adopt_folder
 
@@ -203,6 +212,12 @@ def command_line() -> argparse.ArgumentParser:  # noqa: PLR0915 - one line an ar
     imported.add_argument("file", help="the bundle")
     imported.add_argument("--name", default="", help="the run's id here (default: the one it had)")
     imported.add_argument("--student", default="", help="a hub id or folder in place of the student it was made with")
+    rows = commands.add_parser("export-data", help="write a run's rows as another trainer reads them")
+    rows.add_argument("run_id", help="the run's id")
+    rows.add_argument("--to", required=True, choices=DATA_FORMS, help=f"one of {', '.join(DATA_FORMS)}", metavar="FORM")
+    rows.add_argument("--out", default="", help="the folder to make (default RUN-FORM in this folder)")
+    rows.add_argument("--no-reasoning", action="store_true", help="the answers alone")
+    rows.add_argument("--model", default="", help="what to train there (default: the run's student)")
     adopt = commands.add_parser("adopt", help="make a run of a folder that NanoDistill made")
     adopt.add_argument("folder", help="holds traces_cot.jsonl and traces_amplified.jsonl")
     adopt.add_argument("--name", required=True, help="the run's id")
