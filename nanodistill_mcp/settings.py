@@ -123,6 +123,7 @@ class Settings(BaseModel):
     prompts: dict[PromptName, Path] = Field(
         {}, description="Markdown files that replace the package's prompts in new runs."
     )
+    hostfile: Path | None = Field(default=None, description="mlx.launch's: trainings run on all machines in it.")
     pass_environment: list[str] = Field(
         [], description="Further variables for the teacher's worker, such as HTTPS_PROXY."
     )
@@ -294,7 +295,7 @@ def _from_environment(env: Mapping[str, str]) -> dict[str, Any]:
         if not _put(found, key.split("__"), value):
             raise ConfigurationError(
                 f"The variable {name} is not one this server knows.",
-                next_step="Known: NANODISTILL_HOME, _CONFIG, _ALLOWED_PATHS, _ALLOWED_STUDENTS, _PASS_ENVIRONMENT, _DEFAULT_TEACHER, _DEFAULT_STUDENT, "
+                next_step="Known: NANODISTILL_HOME, _CONFIG, _ALLOWED_PATHS, _ALLOWED_STUDENTS, _PASS_ENVIRONMENT, _DEFAULT_TEACHER, _DEFAULT_STUDENT, _HOSTFILE, "
                 "_BUDGET__USD_PER_RUN, _BUDGET__USD_PER_DAY, _BUDGET__ASK_ABOVE_USD, _HTTP_TOKEN, the same for CALLS and TOKENS, "
                 "_PROMPTS__COT and the like, and _TEACHERS__NAME__API_BASE and the like.",
             )
@@ -323,7 +324,7 @@ def _put(found: dict[str, Any], parts: list[str], text: str) -> bool:
     match parts:
         case [name] if name in _LISTS:
             found[name] = json.loads(text) if _is_json_list(text) else [part for part in text.split(os.pathsep) if part]
-        case ["default_teacher" | "default_student" as name]:
+        case ["default_teacher" | "default_student" | "hostfile" as name]:
             found[name] = text
         case ["budget" | "prompts" as group, name]:
             found.setdefault(group, {})[name] = text

@@ -140,6 +140,7 @@ class Job:
         *,
         silent_s: float | None = None,
         died: Callable[[str], NanodistillError] | None = None,
+        command: Sequence[str] = (),
     ) -> _R:
         """Run one request in a student process and return its result.
 
@@ -150,6 +151,7 @@ class Job:
             silent_s: A process that appends no event line for so long counts as hung and is ended; None waits for ever.
             died: Makes the error for a process that ended without a result, from the words for how; a
                 StudentDiedError if it is left out.
+            command: Starts the process in place of ``student_command``; the request's path comes behind it.
 
         Raises:
             NanodistillError: The process reported a failure it knows.
@@ -161,7 +163,7 @@ class Job:
         write_json(request_path, fields)
         result_path.unlink(missing_ok=True)
         metrics = _Tail(Path(fields["metrics_path"])) if "metrics_path" in fields else None
-        child = await self._start_child(request_path)
+        child = await self._start_child(request_path, command or self.student_command)
         self.student_pid = child.pid
         try:
             self._worker = self._worker.model_copy(update={"trainer": processes.identity(child.pid)})
@@ -195,7 +197,7 @@ class Job:
             raise rebuild_error(result)
         return answer.model_validate(result)
 
-    async def _start_child(self, request_path: Path) -> subprocess.Popen[bytes]:
+    async def _start_child(self, request_path: Path, command: Sequence[str]) -> subprocess.Popen[bytes]:
         trainer_lock = open_lock(self.run.paths.trainer_lock)
         try:
             with anyio.move_on_after(_GRACE_S) as waiting:
@@ -208,16 +210,16 @@ class Job:
                     next_step="Call the tool again in a few seconds.",
                 )
             fault("student.spawn")
-            child = self._spawn(request_path, trainer_lock)
+            child = self._spawn([*command, str(request_path)], trainer_lock)
             fault("student.spawn.done")
             return child
         finally:
             os.close(trainer_lock)  # from here only the student's tree holds it
 
-    def _spawn(self, request_path: Path, trainer_lock: int) -> subprocess.Popen[bytes]:
+    def _spawn(self, command_line: list[str], trainer_lock: int) -> subprocess.Popen[bytes]:
         with self.paths.log.open("ab") as log:
             return subprocess.Popen(
-                [*self.student_command, str(request_path)],
+                command_line,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

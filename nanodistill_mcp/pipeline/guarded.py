@@ -1,6 +1,6 @@
 """A training through all the processes it takes: unloaded for others and started again, killed or dead and started again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from nanodistill_mcp.errors import StudentDiedError, TrainingError
@@ -16,7 +16,11 @@ _ASKED_FOR = (-1, -2, -3, -15)
 
 
 async def train_guarded(
-    job: Job, request: TrainRequest, limits: Limits, on_metric: Callable[[dict[str, Any]], None]
+    job: Job,
+    request: TrainRequest,
+    limits: Limits,
+    on_metric: Callable[[dict[str, Any]], None],
+    command: Sequence[str] = (),
 ) -> tuple[TrainResult, dict[str, Any]]:
     """Train to the end, from checkpoint to checkpoint.
 
@@ -40,7 +44,7 @@ async def train_guarded(
 
         while True:
             try:
-                result = await job.run_student(request, TrainResult, on_metric=heard)
+                result = await job.run_student(request, TrainResult, on_metric=heard, command=command)
             except StudentDiedError as error:
                 deaths.append(_killed_by(guard) or error.what)
                 if error.exit_code >= 0 or error.exit_code in _ASKED_FOR:

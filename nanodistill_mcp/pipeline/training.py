@@ -6,7 +6,7 @@ from typing import Any
 
 from nanodistill_mcp.jobs import memory
 from nanodistill_mcp.jobs.supervise import Cancelled, Job
-from nanodistill_mcp.pipeline import dataset, recipe
+from nanodistill_mcp.pipeline import dataset, machines, recipe
 from nanodistill_mcp.pipeline.guarded import train_guarded
 from nanodistill_mcp.pipeline.inherited import inherited
 from nanodistill_mcp.pipeline.limits import PROCESS_GB, limits_of
@@ -35,6 +35,7 @@ async def train(job: Job) -> dict[str, Any]:
         resolved, reasons = plan.recipe, {**plan.reasons, **plan.changes}
         for name, reason in reasons.items():
             job.event("resolved", option=name, reason=reason)
+        together = _machines(job, resolved)
         before = inherited(run)
         run.paths.checkpoints.mkdir(mode=0o700, exist_ok=True)
         run.paths.model.mkdir(mode=0o700, exist_ok=True)
@@ -53,10 +54,12 @@ async def train(job: Job) -> dict[str, Any]:
                 memory_limit_bytes=max(1, int(1e9 * (limits.max_memory_gb - PROCESS_GB))),
                 result_path=job.paths.root / "train.json",
                 recipe=resolved,
+                ranks=together.ranks if together else 1,
                 start_from=before.adapter_dir if before else None,
             ),
             limits,
             lambda line: _report(job, resolved, line),
+            together.command(job.student_command) if together else (),
         )
     if result.stopped == "cancelled":
         raise Cancelled
@@ -66,6 +69,7 @@ async def train(job: Job) -> dict[str, Any]:
         "reasons": reasons,
         "planned": plan.model_dump(include={"hours", "peak_memory_gb", "seconds_per_step", "changes"}),
         "student": without_commit(job.arguments["student"]),
+        **({"machines": together.hosts} if together else {}),
         **({"gave_way": gave_way} if gave_way else {}),
         **({"went_on_from": before.training.get("adapter_sha256")} if before else {}),
     }
@@ -85,6 +89,16 @@ async def plan_training(job: Job) -> dict[str, Any]:
     told = plan.model_dump(mode="json")
     write_json(run.paths.training_plan, told)
     return told
+
+
+def _machines(job: Job, resolved: Recipe) -> machines.Machines | None:
+    """The machines to train on, where the operator named some."""
+    if not (hostfile := job.arguments.get("hostfile")):
+        return None
+    found = machines.read_hostfile(Path(hostfile))
+    found.check(resolved)
+    job.event("machines", hosts=found.hosts, backend=found.backend or "ring")
+    return found
 
 
 def _val_split(spec: RunSpec, options: Options) -> float:

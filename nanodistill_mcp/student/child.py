@@ -72,7 +72,7 @@ def _failed(error: NanodistillError) -> tuple[int, Failed]:
 
 def _of_this_rank(request: StudentRequest) -> StudentRequest:
     """A training that was launched as several ranks gives each its own files."""
-    if not isinstance(request, TrainRequest) or "MLX_RANK" not in os.environ:
+    if not isinstance(request, TrainRequest) or request.ranks == 1:
         return request
     from nanodistill_mcp.student.ranks import own_files
 

@@ -31,7 +31,7 @@ from nanodistill_mcp.student.control import Control
 from nanodistill_mcp.student.dataset import Layout, Rows, as_batch, read_rows, require_rows, training_batches
 from nanodistill_mcp.student.folder import StudentFolder
 from nanodistill_mcp.student.packing import packing_of
-from nanodistill_mcp.student.ranks import rank_and_size, told_by_all
+from nanodistill_mcp.student.ranks import rank_and_size, told_by_all, weighed
 from nanodistill_mcp.student.requests import OptimizerName, Recipe, TrainRequest, TrainResult, without_commit
 from nanodistill_mcp.student.session import Loss, Session, Stopped
 
@@ -94,7 +94,7 @@ def train_here(request: TrainRequest, student_path: Path, control: Control) -> T
         control=control,
         fingerprint=_fingerprint(request, student_path, recipe),
     )
-    ended = _run(session, recipe, model, optimizer, training.rows, loss, layout)
+    ended = _run(session, recipe, model, optimizer, training.rows, weighed(loss), layout)
     progress = session.progress
     best = progress.best_iteration or progress.iteration
     return TrainResult(

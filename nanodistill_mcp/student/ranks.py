@@ -5,12 +5,16 @@ the same decisions. Each keeps files of its own: ranks may lie on different mach
 """
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import mlx.core as mx
 
+from nanodistill_mcp.errors import TrainingError
 from nanodistill_mcp.student.requests import TrainRequest
+
+_Loss = Callable[..., tuple[mx.array, mx.array]]
 
 
 def rank_and_size() -> tuple[int, int]:
@@ -28,7 +32,12 @@ def told_by_all(value: int) -> list[int]:
 
 def own_files(request: TrainRequest) -> TrainRequest:
     """The request with files of this rank's own; the first rank's are left as they are."""
-    rank, _ = rank_and_size()
+    rank, size = rank_and_size()
+    if size != request.ranks:  # a backend that finds nobody trains as many students as there are machines
+        raise TrainingError(
+            f"{request.ranks} processes were started to train together, and found {size} of each other.",
+            next_step="Correct the backend and the addresses in the host file; docs/training.md has one.",
+        )
     if rank == 0:
         return request
 
@@ -38,3 +47,20 @@ def own_files(request: TrainRequest) -> TrainRequest:
     names = ("checkpoints_dir", "adapter_dir", "metrics_path", "result_path", "control_path")
     own_paths = {name: own(getattr(request, name)) for name in names}
     return request.model_copy(update={**own_paths, "guard_path": None})
+
+
+def weighed(loss: _Loss) -> _Loss:
+    """A rank's mean loss, weighted by its part of the batch's tokens, so that the mean over ranks is that of the whole batch.
+
+    MLX-LM averages the ranks' means and gradients as they are, which counts the tokens of a short share for more.
+    """
+    size = rank_and_size()[1]
+    if size == 1:
+        return loss
+
+    def of_the_batch(*batch: Any) -> tuple[mx.array, mx.array]:
+        mean, tokens = loss(*batch)
+        of_all = mx.distributed.all_sum(mx.stop_gradient(tokens).astype(mx.float32))
+        return mean * (tokens * size / of_all), tokens
+
+    return of_the_batch

@@ -229,6 +229,7 @@ class TrainRequest(_Record):
     )
     result_path: Path
     recipe: Recipe
+    ranks: int = Field(default=1, ge=1, description="Processes that train together, each started with this request.")
     start_from: Path | None = Field(
         default=None, description="An adapter of the same shape from which training goes on; None begins anew."
     )
