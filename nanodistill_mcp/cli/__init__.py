@@ -114,6 +114,19 @@ def _run(arguments: argparse.Namespace) -> int:  # noqa: C901, PLR0912 - one cas
 
             print(completion(command_line(), arguments.shell), end="")
             return 0
+        case "serve-model":
+            from nanodistill_mcp.cli.serving import serve_model
+
+            return serve_model(
+                data_home(),
+                arguments.run_id,
+                form=arguments.format,
+                host=arguments.host,
+                port=arguments.port,
+                with_token=arguments.token,
+                context_tokens=arguments.context,
+                parallel=arguments.parallel,
+            )
         case "serve" if arguments.http:
             return _serve(over_http=(arguments.host, arguments.port))
         case _:
@@ -157,6 +170,20 @@ def _compare(run_id: str, other_id: str) -> int:
     store = RunStore(data_home())
     print(json.dumps(compare_runs(store.open(run_id), store.open(other_id)), indent=2, ensure_ascii=False))
     return 0
+
+
+def _tokens(text: str) -> int:
+    return _between(text, 64, 1 << 20)
+
+
+def _side_by_side(text: str) -> int:
+    return _between(text, 1, 64)
+
+
+def _between(text: str, least: int, most: int) -> int:
+    if not (text.isascii() and text.isdigit()) or not least <= int(text[:9]) <= most:
+        raise argparse.ArgumentTypeError(f"a number from {least} to {most} is wanted")
+    return int(text)
 
 
 def command_line() -> argparse.ArgumentParser:  # noqa: PLR0915 - one line an argument
@@ -257,6 +284,16 @@ def command_line() -> argparse.ArgumentParser:  # noqa: PLR0915 - one line an ar
     client.add_argument(
         "--no-env", action="store_true", help="no key: the agent is the teacher, or a local one needs none"
     )
+    model = commands.add_parser("serve-model", help="serve a run's trained model as OpenAI does: see docs/serving.md")
+    model.add_argument("run_id", help="the run's id")
+    model.add_argument("--format", default="mlx", choices=("mlx", "gguf"), help="default mlx")
+    model.add_argument("--port", type=int, default=8080, help="default 8080")
+    model.add_argument("--host", default="127.0.0.1", help="the one address to serve (default 127.0.0.1)")
+    model.add_argument(
+        "--token", action="store_true", help="ask for a token on this machine too; elsewhere it always is"
+    )
+    model.add_argument("--context", type=_tokens, default=4096, help="tokens of a question and answer (default 4096)")
+    model.add_argument("--parallel", type=_side_by_side, default=4, help="questions answered at once (default 4)")
     shell = commands.add_parser("completion", help="print a script that completes commands and run ids")
     shell.add_argument("shell", choices=("bash", "zsh", "fish"))
     return parser

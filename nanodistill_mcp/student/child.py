@@ -82,7 +82,7 @@ def _of_this_rank(request: StudentRequest) -> StudentRequest:
 def _carry_out(request: StudentRequest) -> BaseModel:  # noqa: C901 - one case a request
     """Dispatch; each import is made only by the process that needs it."""
     os.nice(_NICER)
-    _prepare()
+    prepare()
     match request:
         case InspectRequest():
             from nanodistill_mcp.student.models import inspect
@@ -126,7 +126,7 @@ def _carry_out(request: StudentRequest) -> BaseModel:  # noqa: C901 - one case a
             return look(request)
 
 
-def _prepare() -> None:
+def prepare() -> None:
     """Set up the process before a library is imported, and log what was done."""
     for name, value in (("TOKENIZERS_PARALLELISM", "true"), ("HF_HUB_DISABLE_TELEMETRY", "1")):
         os.environ.setdefault(name, value)

@@ -87,7 +87,7 @@ class _Progress:
         append_line(self._metrics_path, {**event, "too_long": too_long} if too_long else event)
 
 
-_ALONE = ("gemma2", "phi3small")
+ALONE = ("gemma2", "phi3small")
 """MLX-LM lays a batch's masks over these families' heads: an error, or wrong answers where the batch is as long."""
 
 
@@ -134,7 +134,7 @@ def _answer_all(
         (prompt for prompt in prompts if len(prompt.tokens) < loaded.context),
         key=lambda prompt: (prompt.max_tokens, len(prompt.tokens)),
     )
-    size = 1 if getattr(loaded.model, "model_type", "") in _ALONE else request.batch_size
+    size = 1 if getattr(loaded.model, "model_type", "") in ALONE else request.batch_size
     for first in range(0, len(fitting), size):
         batch = fitting[first : first + size]
         began = time.monotonic()

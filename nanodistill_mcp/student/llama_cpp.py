@@ -12,7 +12,8 @@ import importlib.metadata
 import json
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +45,17 @@ class Answer:
     completion_tokens: int
     """Without the token that ended the answer."""
     finish_reason: Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of an answer while it is written."""
+
+    text: str
+    completion_tokens: int
+    """Of the whole answer so far, where llama.cpp says."""
+    stopped: bool | None
+    """Set on the last piece: whether the student stopped by itself."""
 
 
 class LlamaCpp:
@@ -104,7 +116,12 @@ class LlamaCpp:
         return self._post("/tokenize", body)["tokens"]
 
     def prompt_ids(self, messages: list[Message], opening: str = "") -> list[int]:
-        """The ids of a conversation, rendered by llama.cpp from the chat template in the file, and of the answer's opening.
+        """The ids of a conversation, rendered by llama.cpp from the chat template in the file, and of the answer's opening."""
+        prompt = self.prompt_text(messages)
+        return self.tokenize(prompt + (left_to_write(prompt, opening) if opening else ""), add_special=True)
+
+    def prompt_text(self, messages: list[Message]) -> str:
+        """A conversation up to where the answer begins.
 
         A template that refuses or drops a system message gets its text at the head of the first user message, as in
         training.
@@ -112,8 +129,7 @@ class LlamaCpp:
         if messages[0]["role"] == "system" and not self._keeps_system:
             system, first, *rest = messages
             messages = [{**first, "content": f"{system['content']}\n\n{first['content']}"}, *rest]
-        prompt = self._rendered(messages)
-        return self.tokenize(prompt + (left_to_write(prompt, opening) if opening else ""), add_special=True)
+        return self._rendered(messages)
 
     @cached_property
     def _keeps_system(self) -> bool:
@@ -144,6 +160,24 @@ class LlamaCpp:
             finish_reason="stop" if stopped else "length",
         )
 
+    def write(self, prompt_ids: Sequence[int], max_tokens: int, **sampling: float) -> Generator[Piece]:
+        """Like complete, piece by piece; closing the generator ends the answer.
+
+        Args:
+            prompt_ids: The prompt.
+            max_tokens: At most.
+            sampling: llama.cpp's own parameters, such as temperature, top_p and seed.
+        """
+        body = {"prompt": prompt_ids, "n_predict": max_tokens, "stream": True, "cache_prompt": True, **sampling}
+        with closing(self._connection()) as connection:
+            response = self._answered(connection, "/completion", body)
+            for line in response:
+                if not line.startswith(b"data: {"):
+                    continue
+                piece: dict[str, Any] = json.loads(line[len(b"data: ") :])
+                stopped = piece.get("stop_type", "limit") != "limit" if piece.get("stop") else None
+                yield Piece(piece["content"], piece.get("tokens_predicted", 0) - bool(stopped), stopped)
+
     def likeliest(self, ids: Sequence[int], count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """The tokens most likely to follow ``ids``, likeliest first: their ids, and natural logarithms of probabilities."""
         # The server leaves the distribution out when it samples a piece of a character. It reports what the model
@@ -155,17 +189,22 @@ class LlamaCpp:
         return np.array([entry["id"] for entry in entries]), np.array([entry["logprob"] for entry in entries])
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        connection = http.client.HTTPConnection(self._host, timeout=_ANSWER_TIMEOUT_S)  # never through a proxy
-        try:
-            headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
-            connection.request("POST", path, json.dumps(body).encode(), headers)
-            response = connection.getresponse()
-            data = response.read()
-        finally:
-            connection.close()
+        with closing(self._connection()) as connection:
+            return json.loads(self._answered(connection, path, body).read())
+
+    def _connection(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(self._host, timeout=_ANSWER_TIMEOUT_S)  # never through a proxy
+
+    def _answered(
+        self, connection: http.client.HTTPConnection, path: str, body: dict[str, Any]
+    ) -> http.client.HTTPResponse:
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
+        connection.request("POST", path, json.dumps(body).encode(), headers)
+        response = connection.getresponse()
         if response.status != http.HTTPStatus.OK:
+            response.read()
             raise ExportError(
                 f"llama.cpp refused a request about the exported student (status {response.status}).",
                 next_step="Look into the job's log; the fused model is not affected.",
             )
-        return json.loads(data)
+        return response

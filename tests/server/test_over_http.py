@@ -17,7 +17,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from nanodistill_mcp.errors import ConfigurationError
-from nanodistill_mcp.server.over_http import TOKEN_VARIABLE, token_of
+from nanodistill_mcp.serving.listening import TOKEN_VARIABLE, token_of
 from tests.cli.person import types
 from tests.runs.made import make_run
 

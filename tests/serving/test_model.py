@@ -1,0 +1,84 @@
+"""The model's process is another's than the server's: it is dropped, filled and killed, and the server answers on."""
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+import openai
+import psutil
+import pytest
+
+from tests.conftest import Demo
+from tests.serving.conftest import Endless, endless, gone, home_of, serve_run
+
+ASKED = {"messages": [{"role": "user", "content": "the good number"}]}
+CHAT = "/v1/chat/completions"
+
+
+async def _ask(served: Endless, found: list[httpx2.Response], **further: object) -> None:
+    found.append(await served.http.post(CHAT, json={**ASKED, **further}))
+
+
+async def test_one_life_of_a_served_model(random_student: Path) -> None:
+    """It says that it loads, sends away whom it has no room for, writes for nobody who left, and comes back after its death."""
+    async with endless(random_student) as served:
+        loading = await served.http.get("/ping")
+        early = await served.http.post(CHAT, json=ASKED)
+        assert (loading.status_code, early.status_code, early.headers["retry-after"]) == (503, 503, "5")
+        assert early.json()["error"]["code"] == "model_loading"
+        await served.ready()
+
+        async with served.http.stream("POST", CHAT, json={**ASKED, "stream": True}) as stream:
+            lines = stream.aiter_lines()
+            assert (await anext(lines)).startswith("data: ")
+            second: list[httpx2.Response] = []
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(lambda: _ask(served, second, max_tokens=2))
+                while not served.model.waiting:
+                    await anyio.sleep(0.01)
+                third = await served.http.post(CHAT, json=ASKED)
+                assert (third.status_code, third.json()["error"]["type"]) == (429, "rate_limit_error")
+                await stream.aclose()  # the second is answered now, long before the first would have ended
+        assert second[0].status_code == 200
+        assert second[0].json()["choices"][0]["finish_reason"] == "length"
+        await served.idle()
+
+        failed: list[httpx2.Response] = []
+        before = served.model.pid
+        assert before is not None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: _ask(served, failed))
+            while not served.model.at_work:
+                await anyio.sleep(0.01)
+            psutil.Process(before).send_signal(signal.SIGKILL)
+        assert (failed[0].status_code, failed[0].json()["error"]["code"]) == (500, "model_ended")
+        await served.ready()
+        assert served.model.pid != before
+        again = await served.http.post(CHAT, json={**ASKED, "max_tokens": 2})
+        assert again.status_code == 200
+
+
+def test_a_gguf_file_is_served_alike_and_ends_with_its_server(demo: Demo, tmp_path: Path) -> None:
+    """llama.cpp under the same contract; a server that is killed leaves no model in memory."""
+    home = home_of(demo, tmp_path / "home")
+    with serve_run(home, "--format", "gguf", "--token") as served:
+        assert "The token is in" in served.told
+        token = (home / "http_token").read_text().strip()
+        assert served.ask("GET", "/ping", headers={})[0] == 401
+        client: Any = openai.OpenAI(base_url=f"{served.address}/v1", api_key=token, max_retries=0)
+        with pytest.raises(openai.AuthenticationError):
+            client.with_options(api_key="wrong").models.list()
+        row = next(row for row in served.rows() if row["set"] == "held_out")
+        asked = [{"role": "user", "content": row["input"]}]
+        whole = client.chat.completions.create(model="demo", messages=asked)
+        assert whole.choices[0].message.content == row["student"]["answer"]
+        assert whole.choices[0].finish_reason == "stop"
+        stream = client.chat.completions.create(model="demo", messages=asked, stream=True)
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == whole.choices[0].message.content
+        cut = client.completions.create(model="demo", prompt=row["input"], max_tokens=2)
+        assert (cut.choices[0].finish_reason, cut.usage.completion_tokens) == ("length", 2)
+        child = served.model_pid
+        served.process.kill()
+        assert gone(child)
