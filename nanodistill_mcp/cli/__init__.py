@@ -88,6 +88,10 @@ def _run(arguments: argparse.Namespace) -> int:  # noqa: C901, PLR0912 - one cas
             from nanodistill_mcp.cli.bundling import import_run
 
             return import_run(data_home(), arguments.file, arguments.name, arguments.student)
+        case "import-data":
+            from nanodistill_mcp.cli.importing import asked_of, import_data
+
+            return import_data(data_home(), asked_of(arguments))
         case "export-data":
             from nanodistill_mcp.cli.exporting import export_rows
 
@@ -239,6 +243,9 @@ def command_line() -> argparse.ArgumentParser:  # noqa: PLR0915 - one line an ar
     imported.add_argument("file", help="the bundle")
     imported.add_argument("--name", default="", help="the run's id here (default: the one it had)")
     imported.add_argument("--student", default="", help="a hub id or folder in place of the student it was made with")
+    _add_import_data(
+        commands.add_parser("import-data", help="make a run of published distillation data, without a teacher")
+    )
     rows = commands.add_parser("export-data", help="write a run's rows as another trainer reads them")
     rows.add_argument("run_id", help="the run's id")
     rows.add_argument("--to", required=True, choices=DATA_FORMS, help=f"one of {', '.join(DATA_FORMS)}", metavar="FORM")
@@ -297,3 +304,27 @@ def command_line() -> argparse.ArgumentParser:  # noqa: PLR0915 - one line an ar
     shell = commands.add_parser("completion", help="print a script that completes commands and run ids")
     shell.add_argument("shell", choices=("bash", "zsh", "fish"))
     return parser
+
+
+def _add_import_data(command: argparse.ArgumentParser) -> None:
+    command.add_argument("source", help="a .jsonl, .json, .csv or .parquet file, or a dataset of the hub (org/name)")
+    command.add_argument("--name", required=True, help="the run's id")
+    command.add_argument(
+        "--instruction", default="Answer the question.", help="the student's system message (default: %(default)s)"
+    )
+    command.add_argument("--student", default="", help="a hub id or a local folder (default: the configured one)")
+    command.add_argument("--file", default="", help="with a dataset: the file to read")
+    command.add_argument("--revision", default="", help="with a dataset: a commit (default: the newest, which is kept)")
+    for words, told in (("rv", "reasoning verbosity"), ("cd", "cognitive difficulty")):
+        command.add_argument(f"--{words}-min", type=float, metavar="LEVEL", help=f"{told} of 0 to 9, at least")
+        command.add_argument(f"--{words}-max", type=float, metavar="LEVEL", help="at most")
+    command.add_argument("--difficulty-bins", default="", metavar="EDGES", help="edges of bins of difficulty: 0,3,6,10")
+    command.add_argument(
+        "--per-bin", default="", metavar="N", help="rows of each bin: 100, or 50,100,200, or 20%%,30%%,50%%"
+    )
+    command.add_argument(
+        "--limit", type=int, default=10_000, help="examples to train on, at most (default %(default)s)"
+    )
+    command.add_argument(
+        "--held-out", type=int, default=100, help="rows kept aside (default %(default)s, a fifth at most)"
+    )

@@ -107,14 +107,16 @@ def read_folder(folder: Path, instruction: str) -> Adopted:
         )
         for number, row in enumerate((row for row in made if row.input not in by_input), 1)
     ]
-    return Adopted(seeds, traces, examples, _policy(instruction, examples), left_out)
+    mean = fmean(example.confidence for example in examples)
+    summary = f"{len(examples)} examples that NanoDistill made, with a confidence of {mean:.2f} in the mean."
+    return Adopted(seeds, traces, examples, policy_of(instruction, examples, summary), left_out)
 
 
 def _texts(row: Worked) -> dict[str, Any]:
     return {"input": row.input, "thinking": row.thinking, "output": row.output}
 
 
-def _policy(instruction: str, examples: list[Example]) -> TaskPolicy:
+def policy_of(instruction: str, examples: list[Example], summary: str) -> TaskPolicy:
     """What can be said of the task without a teacher: the form of its answers, and the lengths."""
     checker, choices = infer_checker([example.output for example in examples])
     lengths: Callable[[list[str]], tuple[int, int]] = lambda texts: (min(map(len, texts)), max(map(len, texts)))  # noqa: E731
@@ -126,7 +128,7 @@ def _policy(instruction: str, examples: list[Example]) -> TaskPolicy:
         key_constraints=[],
         difficulty_level="not known",
         reasoning_patterns=[],
-        examples_summary=f"{len(examples)} examples that NanoDistill made, with a confidence of {fmean(e.confidence for e in examples):.2f} in the mean.",
+        examples_summary=summary,
         input_length_range=lengths([example.input for example in examples]),
         output_length_range=lengths([example.output for example in examples]),
         checker=checker,

@@ -36,7 +36,15 @@ DATA = (
 """Taken byte for byte."""
 
 RECORDS = (
-    *("run.json", "budget.json", "tags.json", "dataset/manifest.json", "training_plan.json", "training.json"),
+    *(
+        "run.json",
+        "imported.json",
+        "budget.json",
+        "tags.json",
+        "dataset/manifest.json",
+        "training_plan.json",
+        "training.json",
+    ),
     *("evaluation.json", "export.json", "report.md", "Modelfile", "model/adapters/adapter_config.json"),
     *("model/README.md", "parent/training.json", "parent/evaluation.json", "parent/adapters/adapter_config.json"),
 )

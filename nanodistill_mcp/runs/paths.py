@@ -131,6 +131,11 @@ class RunPaths:
         return self.root / "inputs.jsonl"
 
     @property
+    def imported(self) -> Path:
+        """Where the rows of a run are from that was made of published data, and what was left out of it."""
+        return self.root / "imported.json"
+
+    @property
     def set_aside(self) -> Path:
         """Which rows of the given files could not be used, and why, without their content; absent when all could."""
         return self.root / "set_aside.jsonl"

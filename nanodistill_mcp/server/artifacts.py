@@ -26,6 +26,7 @@ FILES = (
         "seeds.jsonl",
         "inputs.jsonl",
         "set_aside.jsonl",
+        "imported.json",
         "calls.jsonl",
         "traces_cot.jsonl",
         "policy.json",

@@ -44,7 +44,7 @@ def serving() -> Generator[Hub]:  # noqa: C901 - one small method per kind of re
 
         def _answer(self, *, with_body: bool) -> None:
             hub.requests.append(f"{self.command} {self.path}")
-            path = self.path.split("?")[0]
+            path = self.path.split("?")[0].replace("/api/datasets/", "/api/models/").removeprefix("/datasets")
             repo = "/".join(
                 (path.removeprefix("/api/models/") if path.startswith("/api/") else path[1:]).split("/")[:2]
             )
@@ -104,7 +104,11 @@ def _info(repo: str, folder: Path, revision: str) -> dict[str, Any]:
     return {
         "id": repo,
         "sha": revision,
-        "siblings": [{"rfilename": path.name, "size": path.stat().st_size} for path in sorted(folder.iterdir())],
+        "siblings": [
+            {"rfilename": str(path.relative_to(folder)), "size": path.stat().st_size}
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        ],
         "safetensors": {"parameters": {"F32": 98_624}, "total": 98_624},
         "cardData": {"license": "apache-2.0"},
     }
