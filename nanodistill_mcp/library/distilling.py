@@ -191,7 +191,8 @@ def _environment(config: DistillationConfig, home: Path, env_file: Path | None, 
     settings = load_settings(home)
     named = [config.seed] if isinstance(config.seed, Path) else []
     named += [Path(path) for path in (config.run_options().get(key) for key in ("test_path", "inputs_path")) if path]
-    named += [Path(config.student).expanduser()] if config.student.startswith(("/", "~", ".")) else []
+    models = (config.student, config.run_options().get("local_teacher") or "")
+    named += [Path(model).expanduser() for model in models if model.startswith(("/", "~", "."))]
     if named:  # whoever calls names them
         allowed = [*settings.allowed_paths, *(path.expanduser().absolute().parent for path in named)]
         environment["NANODISTILL_ALLOWED_PATHS"] = os.pathsep.join(map(str, allowed))

@@ -68,7 +68,7 @@ ALLOWED = re.compile(
 """Every name a bundle may hold."""
 
 _ARGUMENTS = ("feedback", "policy", "target_size", "mode", "options", "quantization", "also", "prompts", "models")
-_PATH_FIELDS = frozenset(("student", "student_path", "test_path", "inputs_path", "model"))
+_PATH_FIELDS = frozenset(("student", "student_path", "local_teacher", "test_path", "inputs_path", "model"))
 _SECRET = re.compile(KEY_PATTERN.encode())
 _NAMES_A_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL")
 _PUBLIC_VARIABLE = re.compile(

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from nanodistill_mcp import __version__
 from nanodistill_mcp.errors import ConfigurationError, UserInputError
 from nanodistill_mcp.pipeline import recipe, spending
+from nanodistill_mcp.pipeline.distilling import check_distilling
 from nanodistill_mcp.pipeline.seeds import (
     check_inputs,
     check_table,
@@ -68,6 +69,7 @@ class Request:
     tags: list[str] = field(default_factory=list[str])
     set_aside: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     """Rows of the given files that could not be used: which, and why."""
+    local_teacher: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ def check_request(
     chosen, translated = read_options(options)
     tags = check_tags(chosen.tags or [])
     recipe.preset_options(preset, chosen)
+    check_distilling(chosen)
     if chosen.inputs_only and not chosen.inputs_path:
         raise UserInputError(
             "inputs_only needs inputs_path: a file of the inputs to train on.",
@@ -149,6 +152,7 @@ def check_request(
         translated,
         tags,
         given.set_aside,
+        check_student(chosen.local_teacher, settings, "local teacher") if chosen.local_teacher else "",
     )
 
 
@@ -241,8 +245,13 @@ def check_training_options(options: dict[str, Any]) -> None:
         )
 
 
-def check_student(student: str, settings: Settings) -> str:
+def check_student(student: str, settings: Settings, what: str = "student") -> str:
     """A hub id as it is, or a local folder that this server may read, as its real path.
+
+    Args:
+        student: As the caller names it.
+        settings: Say what is allowed.
+        what: What it is to be: a local teacher is named, and allowed, as a student is.
 
     Raises:
         UserInputError: The folder lies outside the allowed directories, or the id is not among the allowed students.
@@ -251,21 +260,21 @@ def check_student(student: str, settings: Settings) -> str:
         allowed = settings.allowed_students
         if allowed and student not in allowed and student.split("/", 1)[0] not in allowed:
             raise UserInputError(
-                "That student is not among those this server may use.",
+                f"That {what} is not among those this server may use.",
                 next_step=f"Give one of these, or of these organisations: {', '.join(allowed)}; or add it to allowed_students in the server's configuration.",
             )
         return student
     folder = Path(student).expanduser()
     if not folder.is_absolute():
         raise UserInputError(
-            "A student's folder must be an absolute path.",
+            f"A {what}'s folder must be an absolute path.",
             next_step="Give the full path, or a hub id such as org/name.",
         )
     real = folder.resolve()
     roots = settings.readable_dirs()
     if not any(real.is_relative_to(root) for root in roots):
         raise UserInputError(
-            f"That student's folder is outside the directories this server may read ({', '.join(map(str, roots)) or 'none are configured'}).",
+            f"That {what}'s folder is outside the directories this server may read ({', '.join(map(str, roots)) or 'none are configured'}).",
             next_step="Add the directory to allowed_paths in the server's configuration, or give a hub id such as org/name.",
         )
     return str(real)

@@ -4,6 +4,7 @@ import math
 from typing import Any, TypeVar
 
 from nanodistill_mcp.errors import UserInputError
+from nanodistill_mcp.pipeline.distilling import distilling_of
 from nanodistill_mcp.runs.options import TRAINING_OPTIONS, Options
 from nanodistill_mcp.runs.translations import MlxLm
 from nanodistill_mcp.student.requests import Recipe, StudentFacts
@@ -105,7 +106,13 @@ def preset_options(preset: str, options: Options) -> Options:
 
 
 def resolve(
-    preset: str, options: Options, *, rows: int, layers: int, student: StudentFacts | None = None
+    preset: str,
+    options: Options,
+    *,
+    rows: int,
+    layers: int,
+    student: StudentFacts | None = None,
+    local_teacher: StudentFacts | None = None,
 ) -> tuple[Recipe, dict[str, str]]:
     """Resolve every training option.
 
@@ -115,12 +122,13 @@ def resolve(
         rows: Training rows.
         layers: Blocks of the student.
         student: What is known of it, when it is known.
+        local_teacher: The same of the local teacher.
 
     Returns:
         The recipe, and the reason for each value that is not simply the preset's.
 
     Raises:
-        UserInputError: Two options say two things of the adapter's scale.
+        UserInputError: Two options say two things of the adapter's scale, or the local teacher cannot take part so.
     """
     reasons: dict[str, str] = {}
     o = _fitted(preset, options, student, reasons)
@@ -177,6 +185,7 @@ def resolve(
         patience=_given(o.early_stopping_patience),
         validation_rows=_validation_rows(mlx, batch_size),
         clear_cache_threshold=mlx.clear_cache_threshold,
+        distilling=distilling_of(o, local_teacher, reasons),
         seed=o.seed or 0,
     )
     _explain_mlx(mlx, recipe, options, reasons)
@@ -240,6 +249,9 @@ _WHY = {
     "early_stopping_patience": "recommended: the best checkpoint is kept, and three evaluations without a better one end it",
     "val_split": "recommended: a tenth, from other calls or seeds than the rest",
     "warmup_steps": "updates, from the share",
+    "distill_alpha": "recommended: as much from the teacher as from the answers",
+    "distill_temperature": "recommended: Hinton et al. took 2 to 4 for small students",
+    "distill_top_k": "recommended: most of the probability for little disk",
     "max_memory_gb": "from the machine",
     "memory_hard_limit_gb": "from the machine",
     "seed": "0 unless you set it",

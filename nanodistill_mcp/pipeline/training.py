@@ -47,6 +47,7 @@ async def train(job: Job) -> dict[str, Any]:
                 student=job.arguments["student"],
                 dataset_dir=run.paths.dataset,
                 checkpoints_dir=run.paths.checkpoints,
+                teaching_dir=run.paths.teaching,
                 adapter_dir=run.paths.adapters,
                 metrics_path=job.paths.metrics,
                 control_path=job.paths.control,
@@ -132,6 +133,8 @@ def _report(job: Job, resolved: Recipe, line: dict[str, Any]) -> None:
             )
         case "valid":
             job.progress(line["iteration"], resolved.iters, "training", valid_loss=line["valid_loss"])
+        case "teaching":
+            job.note(f"the local teacher's probabilities: {line['rows']} of {line['of']} rows")
         case "dataset" | "paused" | "resumed" | "cache_emptied":
             job.event(line.pop("event"), **line)
         case _:

@@ -16,6 +16,7 @@ from nanodistill_mcp.jobs import memory
 from nanodistill_mcp.jobs.guard import Limits
 from nanodistill_mcp.jobs.supervise import Job
 from nanodistill_mcp.pipeline import recipe
+from nanodistill_mcp.pipeline.distilling import by_option, kept_bytes
 from nanodistill_mcp.pipeline.ladder import Rung, fitted_length, ladder
 from nanodistill_mcp.pipeline.limits import LIMITS, PROCESS_GB, limits_of
 from nanodistill_mcp.pipeline.revisions import revisions_of
@@ -88,6 +89,9 @@ class TrainingPlan(BaseModel):
     updates: int
     device: str
     peak_memory_gb: float
+    teacher_peak_memory_gb: float | None = Field(
+        default=None, description="Of the local teacher, which reads the rows alone, before the student is loaded."
+    )
     memory_limit_gb: float
     tried: list[Attempt]
     seconds_per_step: float = Field(description="A batch of the longest rows.")
@@ -148,7 +152,13 @@ async def make_training_plan(job: Job, dataset_dir: Path, options: Options, note
     preset = run.manifest.spec.preset
     job.progress(0, 0, "measuring the rows in the student's own form")
     measured = await job.run_student(
-        MeasureRequest(student=student, dataset_dir=dataset_dir, result_path=job.paths.root / "measured.json"), Measured
+        MeasureRequest(
+            student=student,
+            local_teacher=local_teacher_of(job, options),
+            dataset_dir=dataset_dir,
+            result_path=job.paths.root / "measured.json",
+        ),
+        Measured,
     )
     wanted, reasons, rows = _resolved(preset, options, measured)
     rungs = ladder(wanted, [row.tokens for row in measured.train], measured.facts.layers)
@@ -175,7 +185,9 @@ async def make_training_plan(job: Job, dataset_dir: Path, options: Options, note
     if result.unpacked_because and rung.recipe.packing:
         reasons["packing"] = f"not done: {result.unpacked_because}"
     rows = rows.model_copy(update={"too_long": rung.rows_too_long})
-    disk_gb = (_CHECKPOINTS * result.checkpoint_bytes + 4 * result.trainable_parameters) / 1e9
+    learnt = sum(row.learnt for row in measured.train if row.tokens <= rung.recipe.max_seq_length)
+    kept = kept_bytes(rung.recipe, learnt)
+    disk_gb = (_CHECKPOINTS * result.checkpoint_bytes + 4 * result.trainable_parameters + kept) / 1e9
     return TrainingPlan(
         made_at=now(),
         preset=preset,
@@ -186,7 +198,10 @@ async def make_training_plan(job: Job, dataset_dir: Path, options: Options, note
         dataset=_hashes(dataset_dir),
         recipe=rung.recipe,
         resolved=recipe.explained(
-            preset, options, {**rung.recipe.model_dump(), **asdict(limits)}, {**reasons, **_why_given_up(rung, result)}
+            preset,
+            options,
+            {**rung.recipe.model_dump(), **by_option(rung.recipe), **asdict(limits)},
+            {**reasons, **_why_given_up(rung, result)},
         ),
         reasons=reasons,
         changes=_why_given_up(rung, result),
@@ -194,7 +209,8 @@ async def make_training_plan(job: Job, dataset_dir: Path, options: Options, note
         student_kind=measured.facts.kind,
         updates=rung.recipe.iters // rung.recipe.grad_accumulation_steps,
         device=result.device,
-        peak_memory_gb=result.peak_memory_gb,
+        peak_memory_gb=max(result.peak_memory_gb, result.teacher_peak_memory_gb),
+        teacher_peak_memory_gb=result.teacher_peak_memory_gb or None,
         memory_limit_gb=round(result.memory_limit_gb, 4),
         tried=result.attempts,
         seconds_per_step=round(result.step_s, 3),
@@ -216,7 +232,7 @@ def predicted_hours(chosen: Recipe, result: ProbeResult, *, has_validation: bool
     training_s = chosen.iters * (fixed_s + per_token_s * result.mean_tokens)
     evaluations = chosen.iters // chosen.steps_per_eval + 1 if has_validation else 0
     reading_s = _EVALUATION_SHARE * per_token_s * evaluations * result.valid_tokens
-    expected = (_START_S + training_s + reading_s) / 3600
+    expected = (_START_S + result.teacher_s + training_s + reading_s) / 3600
     return Range(low=round(_LOW * expected, 4), high=round(_HIGH * expected, 4))
 
 
@@ -229,11 +245,22 @@ def training_options(spec: RunSpec, further: dict[str, Any]) -> tuple[Options, d
     return Options.model_validate({**own, **given}), notes
 
 
+def local_teacher_of(job: Job, options: Options) -> str:
+    """The local teacher as the server that started the job found it allowed; empty when there is none."""
+    if not options.local_teacher:
+        return ""
+    if not (allowed := job.arguments.get("local_teacher")):
+        raise TrainingError("Nobody checked the local teacher of these options.", next_step="Call train again.")
+    return str(allowed)
+
+
 def _resolved(preset: str, options: Options, measured: Measured) -> tuple[Recipe, dict[str, str], Rows]:
     """The recipe that is wanted, with the sequence length fitted to the rows."""
     facts, lengths = measured.facts, [row.tokens for row in measured.train]
     most = recipe.preset_options(preset, options).max_seq_length or 0
-    fitting = sum(length <= min(most, facts.max_position_embeddings) for length in lengths)
+    readers = [each for each in (facts, measured.local_teacher) if each is not None]
+    readable = min(most, *(each.max_position_embeddings for each in readers))
+    fitting = sum(length <= readable for length in lengths)
     if not fitting:
         if not lengths:
             raise TrainingError("There are no training rows.", next_step="Run amplify first, then train again.")
@@ -241,8 +268,10 @@ def _resolved(preset: str, options: Options, measured: Measured) -> tuple[Recipe
             f"None of the {len(lengths)} training rows fits into max_seq_length={most} tokens.",
             next_step=f"Train again with options.max_seq_length of up to {max(lengths)}, or with shorter examples.",
         )
-    wanted, reasons = recipe.resolve(preset, options, rows=fitting, layers=facts.layers, student=facts)
-    length = fitted_length(lengths, min(most, facts.max_position_embeddings))
+    wanted, reasons = recipe.resolve(
+        preset, options, rows=fitting, layers=facts.layers, student=facts, local_teacher=measured.local_teacher
+    )
+    length = fitted_length(lengths, readable)
     if length != most:
         longest = max(each for each in lengths if each <= length)
         reasons["max_seq_length"] = f"instead of {most}: the longest row that fits has {longest} tokens"
@@ -273,6 +302,8 @@ async def _probe(job: Job, request: ProbeRequest) -> ProbeResult:
                 case "rung":
                     tried = line["rung"]
                     job.note(f"two real steps on the longest batch, recipe {tried + 1} of {count}")
+                case "teacher":
+                    job.note("the local teacher reads the longest row")
                 case "download":
                     job.note(f"downloading the student, {line['bytes'] / 1e9:.1f} GB")
                 case _:

@@ -129,6 +129,32 @@ class Options(BaseModel):
     early_stopping_patience: int | None = Field(
         default=None, ge=0, le=100, description="Evaluations without a gain; 0 never stops early."
     )
+    local_teacher: Annotated[str, Field(min_length=1, max_length=4096)] | None = Field(
+        default=None,
+        description="A larger model on this machine or the hub, named as a student is and with the student's tokenizer: the "
+        "student also learns its probabilities.",
+    )
+    local_teacher_bits: Literal[4, 8] | None = Field(
+        default=None, description="Quantize the local teacher after loading: less memory."
+    )
+    distill_alpha: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="With local_teacher: its share of the loss, default 0.5 and 0.9 at most; the rest is the answers' own.",
+    )
+    distill_temperature: float | None = Field(
+        default=None,
+        ge=0.1,
+        le=20,
+        description="With local_teacher: T; above 1 its less likely tokens count for more. Default 2.",
+    )
+    distill_top_k: int | None = Field(
+        default=None,
+        ge=1,
+        le=4096,
+        description="With local_teacher: its most likely tokens that are kept, all others together being one more; default 64.",
+    )
     max_memory_gb: float | None = Field(
         default=None,
         gt=0,
@@ -225,6 +251,7 @@ TRAINING_OPTIONS = (
         "early_stopping_patience",
         "val_split",
     ),
+    *("local_teacher", "local_teacher_bits", "distill_alpha", "distill_temperature", "distill_top_k"),
     *("max_memory_gb", "memory_hard_limit_gb", "cpu_capacity_percent", "seed"),
 )
 """Options that decide how a student is trained."""

@@ -184,6 +184,11 @@ class RunPaths:
         return self.root / "checkpoints"
 
     @property
+    def teaching(self) -> Path:
+        """What a local teacher held likely at each token of the training rows; made again when it is gone."""
+        return self.root / "teaching"
+
+    @property
     def model(self) -> Path:
         return self.root / "model"
 

@@ -17,6 +17,7 @@ from nanodistill_mcp.runs.sampling import LITELLM, translate_litellm
 
 MLX_LM = ("mlx_lm", "mlx_lm_kwargs")
 
+_TEACHERS = ("teacher_model_path", "teacher_model_name_or_path")
 _RENAMED = {
     **dict.fromkeys(("r", "lora_r", "rank"), "lora_rank"),
     **dict.fromkeys(("lr",), "learning_rate"),
@@ -30,6 +31,16 @@ _RENAMED = {
     **dict.fromkeys(("optim",), "optimizer"),
     **dict.fromkeys(("target_modules",), "lora_keys"),
     **dict.fromkeys(("memory_limit_gb",), "max_memory_gb"),
+    **dict.fromkeys(_TEACHERS, "local_teacher"),
+    **dict.fromkeys(("kd_alpha", "kd_ratio", "distillation_alpha"), "distill_alpha"),
+    **dict.fromkeys(("kd_temperature", "distillation_temperature"), "distill_temperature"),
+    **dict.fromkeys(("kd_top_k", "top_logits_num"), "distill_top_k"),
+}
+_IN_DISTILLATION = {
+    "teacher": "local_teacher",
+    **dict.fromkeys(("alpha", "kd_ratio"), "distill_alpha"),
+    "temperature": "distill_temperature",
+    **dict.fromkeys(("top_k", "top_logits_num"), "distill_top_k"),
 }
 _IN_LORA_PARAMETERS = {
     "rank": "lora_rank",
@@ -154,6 +165,10 @@ def translate(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]
             _translate_mlx(value, told)
         elif name in LITELLM:
             translate_litellm(value, told.put)
+        elif name == "distillation":
+            _translate_distillation(value, told)
+        elif name == "alpha" and given.keys() & {"local_teacher", *_TEACHERS}:  # without one it may be anybody's alpha
+            told.put("distill_alpha", value, name)
         else:
             _translate_one(name, value, name, told)
     if told.by_root:
@@ -247,6 +262,17 @@ def _translate_lora_parameters(given: dict[Any, Any], told: _Translated) -> None
                 next_step="It takes rank, scale, dropout and keys; and alpha, which is divided by the rank.",
             )
         _translate_one(_IN_LORA_PARAMETERS[name], value, f"mlx_lm.lora_parameters.{name}", told)
+
+
+def _translate_distillation(given: Any, told: _Translated) -> None:
+    """NLM's and others' section of that name. Its temperature is the loss's, where ``temperature`` elsewhere is a teacher's."""
+    if not isinstance(given, dict) or given.keys() - _IN_DISTILLATION.keys():
+        raise UserInputError(
+            "options.distillation has something that is not taken.",
+            next_step=f"It takes an object of {', '.join(_IN_DISTILLATION)}: the local teacher and how it takes part.",
+        )
+    for name, value in cast("dict[str, Any]", given).items():
+        told.put(_IN_DISTILLATION[name], value, f"distillation.{name}")
 
 
 def _checked(left: dict[str, Any]) -> dict[str, Any]:

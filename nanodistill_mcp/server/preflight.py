@@ -25,7 +25,11 @@ _LOOKED_AT = re.compile(
 
 
 async def inspect_both(
-    endpoint: TeacherEndpoint, student: str, texts: dict[str, list[str]], check_teacher: Callable[[TeacherFacts], None]
+    endpoint: TeacherEndpoint,
+    student: str,
+    texts: dict[str, list[str]],
+    check_teacher: Callable[[TeacherFacts], None],
+    local_teacher: str = "",
 ) -> tuple[TeacherFacts, StudentFacts]:
     """What can be known of teacher and student without spending anything.
 
@@ -34,6 +38,7 @@ async def inspect_both(
         student: The student.
         texts: What will be sent and answered, by name: its tokens are counted.
         check_teacher: Raises when this teacher cannot be used as it is configured.
+        local_teacher: A model whose probabilities the student is to learn, if there is one.
 
     Raises:
         NanodistillError: One of them is not usable, or both; says why and what to do.
@@ -52,7 +57,7 @@ async def inspect_both(
 
     async def look_at_student() -> None:
         try:
-            students.append(await inspect_student(student))
+            students.append(await inspect_student(student, local_teacher))
         except NanodistillError as error:
             failures["student"] = error
 
@@ -80,11 +85,15 @@ async def inspect_teacher(endpoint: TeacherEndpoint, texts: dict[str, list[str]]
     return TeacherFacts.model_validate(result)
 
 
-async def inspect_student(student: str) -> StudentFacts:
-    """What the student's folder or the hub says of it. No weights are loaded."""
+async def inspect_student(student: str, local_teacher: str = "") -> StudentFacts:
+    """What the student's folder or the hub says of it, a local teacher's tokenizer held against its own. No weights are loaded."""
     with tempfile.TemporaryDirectory(prefix="nanodistill-") as folder:
         asked, told = Path(folder) / "asked.json", Path(folder) / "told.json"
-        write_json(asked, InspectRequest(student=student, result_path=told).model_dump(), durable=False)
+        write_json(
+            asked,
+            InspectRequest(student=student, local_teacher=local_teacher, result_path=told).model_dump(),
+            durable=False,
+        )
         result = await _result("student", told, "student.child", str(asked), env=processes.environment())
     return StudentFacts.model_validate(result)
 

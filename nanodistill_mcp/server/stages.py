@@ -12,6 +12,7 @@ from nanodistill_mcp.jobs.launch import active_job, steer
 from nanodistill_mcp.jobs.locks import is_held
 from nanodistill_mcp.pipeline import spending
 from nanodistill_mcp.pipeline import status as states
+from nanodistill_mcp.pipeline.distilling import check_distilling
 from nanodistill_mcp.pipeline.inherited import inherited
 from nanodistill_mcp.pipeline.plan import check_student
 from nanodistill_mcp.pipeline.restart import archive_from
@@ -162,10 +163,23 @@ async def plan_training(
     run = app.store.open(run_id)
     student = _pinned(app, run)
     new = not is_planned(run, training_options(run.manifest.spec, options)[0], student)
-    arguments = {"options": options, "student": student}
+    arguments = {**training_arguments(app, run, options), "student": student}
     return await run_stage(
         app, ctx, run_id, "plan_training", arguments, wait_s=wait_s, restart=False, again=again or new
     )
+
+
+def training_arguments(app: App, run: Run, options: dict[str, Any]) -> dict[str, Any]:
+    """What a training's worker is told of its options, and where the local teacher they name lies.
+
+    Raises:
+        UserInputError: This server may not use that teacher, or the options make no sense together.
+    """
+    chosen = training_options(run.manifest.spec, options)[0]
+    check_distilling(chosen)
+    if not chosen.local_teacher:
+        return {"options": options}
+    return {"options": options, "local_teacher": check_student(chosen.local_teacher, app.settings, "local teacher")}
 
 
 def _common(app: App, run: Run) -> dict[str, Any]:

@@ -185,7 +185,9 @@ async def _store(
                 ceilings=app.settings.budget,
             )
             texts = estimate.texts_to_count(request)
-            teacher_facts, student_facts = await inspect_both(request.endpoint, request.student, texts, check)
+            teacher_facts, student_facts = await inspect_both(
+                request.endpoint, request.student, texts, check, request.local_teacher
+            )
             estimated = estimate.make_plan(request, teacher_facts, student_facts)
             manifest = made(plan.make_manifest(request, teacher_facts, student_facts, estimated))
         else:  # refused by the store, which shows the difference

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -17,7 +18,7 @@ from mlx_lm.tuner.utils import build_schedule
 
 from nanodistill_mcp.errors import TrainingError
 from nanodistill_mcp.runs.files import append_line, sha256_of
-from nanodistill_mcp.student import blas, checkpoints, models
+from nanodistill_mcp.student import blas, checkpoints, local_teacher, models
 from nanodistill_mcp.student.adapters import (
     ADAPTER_FILE,
     attach_adapter,
@@ -29,10 +30,11 @@ from nanodistill_mcp.student.adapters import (
 from nanodistill_mcp.student.chat import ChatForm, Row
 from nanodistill_mcp.student.control import Control
 from nanodistill_mcp.student.dataset import Layout, Rows, as_batch, read_rows, require_rows, training_batches
+from nanodistill_mcp.student.distill import distilling
 from nanodistill_mcp.student.folder import StudentFolder
 from nanodistill_mcp.student.packing import packing_of
 from nanodistill_mcp.student.ranks import rank_and_size, told_by_all, weighed
-from nanodistill_mcp.student.requests import OptimizerName, Recipe, TrainRequest, TrainResult, without_commit
+from nanodistill_mcp.student.requests import OptimizerName, Recipe, Taught, TrainRequest, TrainResult, without_commit
 from nanodistill_mcp.student.session import Loss, Session, Stopped
 
 _CACHED_PART = 4
@@ -66,35 +68,40 @@ def _keep_to(limit_bytes: int) -> None:
 
 def train_here(request: TrainRequest, student_path: Path, control: Control) -> TrainResult:
     """Train a student whose folder is known, under a control of the caller's."""
-    model, tokenizer = models.load(student_path)
-    chat = ChatForm(tokenizer)
+    chat = ChatForm(models.load_tokenizer(StudentFolder(student_path)))
     asked = request.recipe
     training = read_rows(request.dataset_dir / "train.jsonl", chat, asked.max_seq_length, mask_prompt=asked.mask_prompt)
     require_rows(training, asked.max_seq_length)
     validation = read_rows(
         request.dataset_dir / "valid.jsonl", chat, asked.max_seq_length, mask_prompt=asked.mask_prompt
     )
-    recipe = fitted(asked, len(training.rows), len(blocks(model)), rank_and_size()[1])
+    try:
+        rows, teaching, key = _taught(request, training.rows, chat, control)
+    except Stopped as stopped:
+        return _nothing_learnt(stopped, student_path, training)
+    model, _ = models.load(student_path)
+    recipe = fitted(asked, len(rows), len(blocks(model)), rank_and_size()[1])
     measured = _evenly(validation.rows, recipe.validation_rows)
     attach_adapter(model, recipe)
     if request.start_from:
         load_into(model, request.start_from)
-    loss, layout, unpacked = how_to_batch(recipe, model, training.rows)
-    _report_dataset(request.metrics_path, training, validation, len(measured), recipe, unpacked)
+    how = how_to_batch(recipe, model, rows)
+    _report_dataset(request.metrics_path, training, validation, len(measured), recipe, how.unpacked_because)
     optimizer = optimizer_of(recipe)
     session = Session(
         recipe,
         model,
         optimizer,
         measured,
-        loss=loss,
-        layout=layout,
+        loss=how.valid_loss,
+        layout=how.valid_layout,
         checkpoints_dir=request.checkpoints_dir,
         metrics_path=request.metrics_path,
         control=control,
-        fingerprint=_fingerprint(request, student_path, recipe),
+        fingerprint=_fingerprint(request, student_path, recipe, key),
+        teacher_loss=teaching.teacher_loss if teaching else None,
     )
-    ended = _run(session, recipe, model, optimizer, training.rows, weighed(loss), layout)
+    ended = _run(session, recipe, model, optimizer, rows, how)
     progress = session.progress
     best = progress.best_iteration or progress.iteration
     return TrainResult(
@@ -114,6 +121,7 @@ def train_here(request: TrainRequest, student_path: Path, control: Control) -> T
         rows_trained=len(training.rows),
         rows_dropped=training.dropped,
         resumed_from=session.resumed_from,
+        taught=teaching,
         adapter_sha256="" if ended.ending in ("cancelled", "unloaded") else _write_best(request, recipe, best),
     )
 
@@ -128,12 +136,71 @@ def _write_best(request: TrainRequest, recipe: Recipe, iteration: int) -> str:
     return write_adapter(request.adapter_dir, recipe, without_commit(request.student), checkpoint.tensors("weights."))
 
 
-def how_to_batch(recipe: Recipe, model: nn.Module, rows: list[Row]) -> tuple[Loss, Layout, str]:
-    """The loss, the layout of a batch, and the reason when rows are not packed."""
-    if not recipe.packing:
-        return trainer.default_loss, as_batch, "options.packing is false"
-    found = packing_of(model, rows)
-    return (trainer.default_loss, as_batch, found) if isinstance(found, str) else (found.loss, found.batch, "")
+def _taught(
+    request: TrainRequest, rows: list[Row], chat: ChatForm, control: Control
+) -> tuple[list[Row], Taught | None, str]:
+    """The rows with what the local teacher says of them, where there is one; what is to be told of it, and its key.
+
+    Raises:
+        Stopped: That was wanted while the teacher read.
+    """
+    how = request.recipe.distilling
+    if how is None:
+        return rows, None, ""
+    folder = models.fetch(how.local_teacher, request.metrics_path)
+
+    def told(done: int, of: int) -> None:
+        append_line(request.metrics_path, {"event": "teaching", "rows": done, "of": of})
+        if control.want == "pause":
+            control.wait_while_paused()
+        if control.want != "run":
+            raise Stopped("unloaded" if control.want == "unload" else "cancelled")
+
+    directory = request.teaching_dir or request.checkpoints_dir.with_name("teaching")
+    found, teaching, key = local_teacher.taught(rows, directory, how, folder, chat.tokenizer, told)
+    return [*found], teaching, key
+
+
+def _nothing_learnt(stopped: Stopped, student_path: Path, training: Rows) -> TrainResult:
+    """The result of a training that was stopped before its first step. What the teacher said until then is kept."""
+    return TrainResult(
+        stopped=stopped.ending,
+        device=blas.words(),
+        student_path=student_path,
+        iterations=0,
+        best_iteration=0,
+        first_train_loss=None,
+        final_train_loss=None,
+        best_valid_loss=None,
+        trained_tokens=0,
+        trainable_parameters=0,
+        peak_memory_gb=round(mx.get_peak_memory() / 1e9, 4),
+        elapsed_s=0.0,
+        rows_trained=len(training.rows),
+        rows_dropped=training.dropped,
+        adapter_sha256="",
+    )
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How rows become batches, and what a batch teaches."""
+
+    loss: Loss
+    layout: Layout
+    valid_loss: Loss
+    """The cross-entropy of the answers, whoever else taught: what a student is judged by is what it has to write."""
+    valid_layout: Layout
+    unpacked_because: str
+
+
+def how_to_batch(recipe: Recipe, model: nn.Module, rows: Sequence[Row]) -> Batching:
+    """The losses and layouts of a recipe, and the reason when rows are not packed."""
+    found = packing_of(model, rows) if recipe.packing else "options.packing is false"
+    packing, why = (None, found) if isinstance(found, str) else (found, "")
+    own: tuple[Loss, Layout] = (packing.loss, packing.batch) if packing else (trainer.default_loss, as_batch)
+    teaching = distilling(recipe.distilling, packing) if recipe.distilling else own
+    return Batching(*teaching, *own, why)
 
 
 def _run(
@@ -142,8 +209,7 @@ def _run(
     model: nn.Module,
     optimizer: optimizers.Optimizer,
     rows: list[Row],
-    loss: Loss,
-    layout: Layout,
+    how: Batching,
 ) -> Stopped:
     """Let the trainer run until the session stops it, and say how it did."""
     arguments = trainer.TrainingArgs(
@@ -165,8 +231,8 @@ def _run(
                 optimizer,
                 rows,
                 args=arguments,
-                loss=loss,
-                iterate_batches=training_batches(recipe.seed, session.resumed_from, layout),
+                loss=weighed(how.loss),
+                iterate_batches=training_batches(recipe.seed, session.resumed_from, how.layout),
                 training_callback=session,
             )
     except Stopped as stopped:
@@ -254,14 +320,15 @@ def fitted(recipe: Recipe, rows: int, layers: int, ranks: int = 1) -> Recipe:
     )
 
 
-def _fingerprint(request: TrainRequest, student_path: Path, recipe: Recipe) -> str:
+def _fingerprint(request: TrainRequest, student_path: Path, recipe: Recipe, teaching: str) -> str:
     """A hash of all that decides how training goes."""
     files = [request.dataset_dir / name for name in ("train.jsonl", "valid.jsonl")]
     ranks = rank_and_size()[1]
     parts = [
         *([f"{ranks} ranks"] if ranks > 1 else []),
         StudentFolder(student_path).identity,
-        recipe.model_dump_json(),
+        recipe.model_dump_json(exclude=None if recipe.distilling else {"distilling"}),
+        *([teaching] if teaching else []),
         *([sha256_of(request.start_from / ADAPTER_FILE)] if request.start_from else []),
         *(sha256_of(path) for path in files if path.exists()),
     ]

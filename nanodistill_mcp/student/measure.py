@@ -6,7 +6,8 @@ from nanodistill_mcp.errors import TrainingError
 from nanodistill_mcp.runs.files import read_lines
 from nanodistill_mcp.student.chat import ChatForm, Row
 from nanodistill_mcp.student.models import look_at
-from nanodistill_mcp.student.requests import Measured, MeasuredRow, MeasureRequest
+from nanodistill_mcp.student.requests import Measured, MeasuredRow, MeasureRequest, StudentFacts
+from nanodistill_mcp.student.shared_tokenizer import check_same_tokenizer
 
 _NAMED = 5
 
@@ -20,6 +21,7 @@ def measure(request: MeasureRequest) -> Measured:
         ConfigurationError: The student is not here and the hub cannot be reached.
     """
     facts, chat = look_at(request.student)
+    teacher = _same_reader(request, chat)
     changed: list[str] = []
     parts = [_rows(request.dataset_dir / name, chat, changed) for name in ("train.jsonl", "valid.jsonl")]
     if changed:
@@ -35,7 +37,18 @@ def measure(request: MeasureRequest) -> Measured:
         for rows in usable
     ]
     quoting = sum(map(len, parts)) - sum(map(len, usable))
-    return Measured(facts=facts, train=measured[0], valid=measured[1], quoting_rows=quoting)
+    return Measured(facts=facts, local_teacher=teacher, train=measured[0], valid=measured[1], quoting_rows=quoting)
+
+
+def _same_reader(request: MeasureRequest, chat: ChatForm) -> StudentFacts | None:
+    """What is known of the local teacher, proved to cut every text of the rows as the student does."""
+    if not request.local_teacher:
+        return None
+    facts, its_chat = look_at(request.local_teacher)
+    lines = [line for name in ("train.jsonl", "valid.jsonl") for line in read_lines(request.dataset_dir / name)]
+    texts = list(dict.fromkeys(message["content"] for line in lines for message in line["messages"]))
+    check_same_tokenizer(chat.tokenizer, its_chat.tokenizer, texts)
+    return facts
 
 
 def _rows(path: Path, chat: ChatForm, changed: list[str]) -> list[Row]:

@@ -16,6 +16,7 @@ from nanodistill_mcp.student import hub
 from nanodistill_mcp.student.chat import ChatForm
 from nanodistill_mcp.student.folder import StudentFolder, not_a_student
 from nanodistill_mcp.student.requests import InspectRequest, StudentFacts
+from nanodistill_mcp.student.shared_tokenizer import check_same_tokenizer
 
 _CONTEXT_ASSUMED = 2048
 _USEFUL_BITS = 4
@@ -24,15 +25,18 @@ _OUT_OF_MEMORY = ("Insufficient Memory", "OutOfMemory", "out of memory", "Unable
 
 
 def inspect(request: InspectRequest) -> StudentFacts:
-    """Is this student there, safe and trainable? Loads its tokenizer, never its weights.
+    """Is this student there, safe and trainable, and its local teacher? Loads tokenizers, never weights.
 
     Of a student that is only on the hub everything but the weights is fetched.
 
     Raises:
-        UserInputError: It is no student, or not a usable one; says what is accepted.
+        UserInputError: It is no student, or not a usable one; says what is accepted. Or the local teacher is none for it.
         ConfigurationError: It is not here and the hub cannot be reached.
     """
-    return look_at(request.student)[0]
+    facts, chat = look_at(request.student)
+    if request.local_teacher:
+        check_same_tokenizer(chat.tokenizer, look_at(request.local_teacher)[1].tokenizer)
+    return facts
 
 
 def look_at(student: str) -> tuple[StudentFacts, ChatForm]:
@@ -51,7 +55,7 @@ def look_at(student: str) -> tuple[StudentFacts, ChatForm]:
     hub.stay_offline()
     from nanodistill_mcp.student.gguf_outlook import why_no_gguf
 
-    tokenizer = _load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
     chat = _checked_chat(tokenizer)
     context = folder.max_position_embeddings
     bits = folder.quantized_bits
@@ -224,11 +228,16 @@ def _cached(student: str) -> StudentFolder | None:
     return StudentFolder(path) if path is not None else None
 
 
-def _load_tokenizer(folder: StudentFolder) -> Any:
-    from mlx_lm.utils import load_config, load_tokenizer
+def load_tokenizer(folder: StudentFolder) -> Any:
+    """A student's tokenizer alone: MLX-LM's TokenizerWrapper.
+
+    Raises:
+        UserInputError: It cannot be loaded.
+    """
+    from mlx_lm import utils
 
     try:
-        return load_tokenizer(folder.path, eos_token_ids=load_config(folder.path).get("eos_token_id"))
+        return utils.load_tokenizer(folder.path, eos_token_ids=utils.load_config(folder.path).get("eos_token_id"))
     except NanodistillError:
         raise
     except Exception as error:  # any file of a tokenizer can be wrong in any way

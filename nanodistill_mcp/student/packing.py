@@ -129,9 +129,13 @@ class Packing:
         self, model: nn.Module, tokens: mx.array, owners: mx.array, places: mx.array, targets: mx.array
     ) -> mx.array:
         """Cross-entropy of each prediction, in nats, float32, (predictions,)."""
+        return cross_entropy(self.logits(model, tokens, owners, places), targets).astype(mx.float32)
+
+    def logits(self, model: nn.Module, tokens: mx.array, owners: mx.array, places: mx.array) -> mx.array:
+        """The model's logits of each prediction, (predictions, vocabulary)."""
         with self._within_rows(owners), _only_at(self.body, places):
             logits = model(tokens)
-        return cross_entropy(logits.reshape(-1, logits.shape[-1]), targets).astype(mx.float32)
+        return logits.reshape(-1, logits.shape[-1])
 
     @contextmanager
     def _within_rows(self, owners: mx.array) -> Generator[None]:

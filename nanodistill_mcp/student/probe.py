@@ -32,7 +32,9 @@ from nanodistill_mcp.student import models
 from nanodistill_mcp.student.adapters import attach_adapter, blocks, trained
 from nanodistill_mcp.student.chat import ChatForm, Row
 from nanodistill_mcp.student.dataset import Batch, Layout, read_rows, training_batches, validation_batches
+from nanodistill_mcp.student.distill import as_taught
 from nanodistill_mcp.student.folder import StudentFolder
+from nanodistill_mcp.student.local_teacher import LocalTeacher
 from nanodistill_mcp.student.lora import cache_threshold, fitted, how_to_batch, optimizer_of, silent
 from nanodistill_mcp.student.requests import EXIT_OVER_MEMORY, Attempt, ProbeRequest, ProbeResult, Recipe
 
@@ -66,6 +68,7 @@ def probe(request: ProbeRequest) -> ProbeResult:
         return result
     attempts: list[Attempt] = []
     with _watched_memory(limit):
+        result = _with_teacher(request, student_path, limit, result)
         for rung in range(request.first, len(request.recipes)):
             append_line(request.metrics_path, {"event": "rung", "rung": rung})
             taken = _attempt(student_path, folder, request.dataset_dir, request.recipes[rung])
@@ -93,6 +96,59 @@ def memory_limit(request: ProbeRequest) -> tuple[int, str]:
     if sys.platform == "darwin":  # the GPU's memory is the machine's
         return min(own, request.memory_limit_bytes), "GPU"
     return request.memory_limit_bytes if request.is_wanted_limit else own, "GPU"
+
+
+def _with_teacher(request: ProbeRequest, student_path: Path, limit: int, result: ProbeResult) -> ProbeResult:
+    """Let the local teacher, if there is one, read the longest row.
+
+    Raises:
+        TrainingError: It does not fit into memory.
+    """
+    asked = request.recipes[0]
+    how = asked.distilling
+    if how is None:
+        return result
+    folder = StudentFolder(models.fetch(how.local_teacher, request.metrics_path))
+    least = folder.parameters * how.local_teacher_bits // 8 if how.local_teacher_bits else 0
+    weights = least or sum(path.stat().st_size for path in folder.weight_paths)
+    if weights > limit:
+        raise teacher_does_not_fit(weights / _GIB, limit / _GIB)
+    append_line(request.metrics_path, {"event": "teacher"})
+    tokenizer = models.load_tokenizer(StudentFolder(student_path))
+    rows = read_rows(
+        request.dataset_dir / "train.jsonl",
+        ChatForm(tokenizer),
+        asked.max_seq_length,
+        mask_prompt=asked.mask_prompt,
+    ).rows
+    mx.reset_peak_memory()
+    with _out_of_memory_ends():
+        teacher = LocalTeacher(folder.path, how, 1 + max(tokenizer.get_vocab().values()))
+        longest = max(rows, key=lambda row: len(row.tokens))
+        teacher.read([longest])
+        began_s = time.monotonic()
+        teacher.read([longest])
+        by_token_s = (time.monotonic() - began_s) / len(longest.tokens)
+    del teacher
+    gc.collect()
+    peak = mx.get_peak_memory()
+    if peak > limit:
+        raise teacher_does_not_fit(peak / _GIB, limit / _GIB)
+    return result.model_copy(
+        update={
+            "teacher_peak_memory_gb": round(peak / _GIB, 4),
+            "teacher_s": round(by_token_s * sum(len(row.tokens) for row in rows), 3),
+        }
+    )
+
+
+def teacher_does_not_fit(needed_gb: float, limit_gb: float) -> TrainingError:
+    """The refusal of a local teacher that is too large for this machine."""
+    return TrainingError(
+        f"The local teacher takes {needed_gb:.3g} GB, and {limit_gb:.3g} GB can be spared for it.",
+        next_step="Call train with options.local_teacher_bits=4, or with a smaller or quantized local_teacher, or close other "
+        "programs.",
+    )
 
 
 @dataclass
@@ -164,8 +220,11 @@ def _steps(
     training: Sequence[Row],
     validation: Sequence[Row],
 ) -> _Taken:
+    if recipe.distilling:
+        training = [as_taught(row, recipe.distilling) for row in training]
+    how = how_to_batch(recipe, model, training)
+    layout = how.layout
     by_length = sorted(training, key=lambda row: len(row.tokens))
-    loss, layout, unpacked = how_to_batch(recipe, model, list(training))
     long, short = layout(by_length[-recipe.batch_size :]), layout(by_length[: recipe.batch_size])
     planned = _planned_batches(training, recipe, layout)
     longest = max((long, *planned), key=lambda batch: batch[0].size)
@@ -193,7 +252,7 @@ def _steps(
                 optimizer,
                 training,
                 args=arguments,
-                loss=loss,
+                loss=how.loss,
                 iterate_batches=iterate,
                 training_callback=taken,
             )
@@ -212,8 +271,10 @@ def _steps(
         "step_tokens": longest[0].size,
         "short_step_tokens": short[0].size,
         "mean_tokens": round(sum(batch[0].size for batch in planned) / len(planned), 1),
-        "valid_tokens": sum(batch[0].size for batch in validation_batches(layout)(validation, recipe.batch_size)),
-        "unpacked_because": unpacked,
+        "valid_tokens": sum(
+            batch[0].size for batch in validation_batches(how.valid_layout)(validation, recipe.batch_size)
+        ),
+        "unpacked_because": how.unpacked_because,
         "trainable_parameters": sum(weight.size for weight in weights),
         "checkpoint_bytes": sum(value.nbytes for value in (*weights, *state)),
     }

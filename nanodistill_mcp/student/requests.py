@@ -26,6 +26,7 @@ class InspectRequest(_Record):
 
     kind: Literal["inspect"] = "inspect"
     student: str
+    local_teacher: str = Field(default="", description="A model whose tokenizer has to be the student's; empty: none.")
     result_path: Path
 
 
@@ -82,6 +83,18 @@ class DeviceFacts(_Record):
     llama_cpp: str = Field(description="Its version; empty when it cannot be loaded.")
 
 
+class Distilling(_Record):
+    """How a local teacher takes part: ``alpha · T² · KL(teacher ‖ student) + (1 - alpha) · CE`` at every learnt token."""
+
+    local_teacher: str = Field(description="As a student is named; one of the hub at a commit.")
+    local_teacher_bits: Literal[4, 8] | None = Field(
+        default=None, description="Bits its weights are quantized to after loading."
+    )
+    alpha: float = Field(gt=0, le=1, description="The teacher's share of the loss.")
+    temperature: float = Field(gt=0, description="T: above 1, what the teacher thinks less likely counts for more.")
+    top_k: int = Field(ge=1, description="Tokens kept of each of its distributions; the rest is one further outcome.")
+
+
 class Recipe(_Record):
     """Every training option, resolved: nothing is left to a default of the trainer."""
 
@@ -124,6 +137,7 @@ class Recipe(_Record):
     clear_cache_threshold: int | None = Field(
         default=None, ge=0, description="Bytes of MLX's cache above which it is emptied; None leaves it to the device."
     )
+    distilling: Distilling | None = Field(default=None, description="None: the student learns from the answers alone.")
     seed: int
 
 
@@ -132,6 +146,7 @@ class MeasureRequest(_Record):
 
     kind: Literal["measure"] = "measure"
     student: str
+    local_teacher: str = Field(default="", description="A model whose tokenizer has to be the student's; empty: none.")
     dataset_dir: Path
     result_path: Path
 
@@ -147,6 +162,7 @@ class Measured(_Record):
     """A student, and what it makes of a dataset. Each row was proved to teach its answer and the end of it, nothing else."""
 
     facts: StudentFacts
+    local_teacher: StudentFacts | None = None
     train: list[MeasuredRow]
     valid: list[MeasuredRow]
     quoting_rows: int = Field(
@@ -206,6 +222,8 @@ class ProbeResult(_Record):
     tensors_without_gradient: int = 0
     trained_tensors: int = 0
     unpacked_because: str = Field(default="", description="Why rows do not share sequences; empty when they do.")
+    teacher_peak_memory_gb: float = Field(default=0.0, description="Of the local teacher, alone, on the longest row.")
+    teacher_s: float = Field(default=0.0, description="What the local teacher will take to read all training rows.")
 
 
 class TrainRequest(_Record):
@@ -215,6 +233,9 @@ class TrainRequest(_Record):
     student: str
     dataset_dir: Path = Field(description="train.jsonl and valid.jsonl in the chat form.")
     checkpoints_dir: Path
+    teaching_dir: Path | None = Field(
+        default=None, description="Keeps what a local teacher said of the rows; None: beside the checkpoints."
+    )
     adapter_dir: Path = Field(
         description="Receives adapters.safetensors and adapter_config.json when training is done."
     )
@@ -233,6 +254,20 @@ class TrainRequest(_Record):
     start_from: Path | None = Field(
         default=None, description="An adapter of the same shape from which training goes on; None begins anew."
     )
+
+
+class Taught(_Record):
+    """What a local teacher said of the training rows."""
+
+    local_teacher: str
+    alpha: float
+    temperature: float
+    top_k: int
+    covered: float = Field(description="Mean probability that the kept tokens have together, to the teacher.")
+    teacher_loss: float = Field(description="The teacher's own cross-entropy of the answers, in nats per token.")
+    tokens: int
+    rows: int
+    rows_read: int = Field(description="Rows it was asked about by this process; the others were kept from before.")
 
 
 class TrainResult(_Record):
@@ -254,6 +289,7 @@ class TrainResult(_Record):
     rows_trained: int
     rows_dropped: int = Field(description="Rows longer than max_seq_length, or quoting the end token: never cut.")
     resumed_from: int = 0
+    taught: Taught | None = Field(default=None, description="Of a student that was also taught by a local teacher.")
     adapter_sha256: str = Field(description="Empty when it was cancelled: no adapter is written then.")
 
 

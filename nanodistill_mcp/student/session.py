@@ -34,6 +34,9 @@ _DIVERGED_ABOVE, _DIVERGED_BY = 1.5, 2.0
 """Training is taken to run away when the mean of the latest losses is above 1.5 times the least one there was, and 2 nats more:
 a student that was ruined so comes back to what it knew in many times the updates, if ever."""
 
+_TEACHER_WORSE_BY = 1.1
+"""A local teacher's loss above so many times the untrained student's is refused: its rows and the student's are not the same."""
+
 Loss = Callable[..., tuple[mx.array, mx.array]]
 """Of a model and a batch: the mean loss of the targets that count, and their number."""
 
@@ -61,6 +64,7 @@ class Progress:
     best_iteration: int | None = None
     best_valid_loss: float | None = None
     evaluations_without_gain: int = 0
+    untrained_valid_loss: float | None = None
     elapsed_s: float = 0.0
     peak_memory_gb: float = 0.0
 
@@ -85,6 +89,7 @@ class Session(TrainingCallback):
         metrics_path: Path,
         control: Control,
         fingerprint: str,
+        teacher_loss: float | None = None,
     ) -> None:
         """Begin, or go on from the newest verified checkpoint.
 
@@ -99,6 +104,7 @@ class Session(TrainingCallback):
             metrics_path: Receives the events.
             control: What the caller wants.
             fingerprint: Of everything that decides the outcome; a checkpoint of another is refused.
+            teacher_loss: A local teacher's own loss on the training answers, where there is one.
 
         Raises:
             TrainingError: The checkpoints belong to another recipe, dataset or student.
@@ -106,6 +112,7 @@ class Session(TrainingCallback):
         self._recipe, self._model, self._optimizer, self._validation = recipe, model, optimizer, validation
         self._checkpoints_dir, self._metrics_path, self._control = checkpoints_dir, metrics_path, control
         self._fingerprint, self._loss, self._layout = fingerprint, loss, layout
+        self._teacher_loss = teacher_loss
         self.progress = self._restore()
         self.resumed_from = self.progress.iteration
         # Between two updates there is nothing to save: a checkpoint is always of the last update.
@@ -169,7 +176,8 @@ class Session(TrainingCallback):
     def _diverged(self, iteration: int, what: str) -> NoReturn:
         """End the training with the checkpoint that validated best; without one, with the newest that trained on well since."""
         now = self.progress
-        gained = now.best_valid_loss is not None and now.first_loss is not None and now.best_valid_loss < now.first_loss
+        before = now.first_loss if self._recipe.distilling is None else now.untrained_valid_loss
+        gained = now.best_valid_loss is not None and before is not None and now.best_valid_loss < before
         kept = now.best_iteration if gained else None
         if (
             now.best_iteration is None
@@ -227,6 +235,8 @@ class Session(TrainingCallback):
         iteration, best = self.progress.iteration, self.progress.best_valid_loss
         if not math.isfinite(loss):
             self._diverged(iteration, "stopped being a usable number")
+        if iteration == 0:
+            self._hold_against_teacher(loss)
         gained = iteration > 0 and (best is None or loss < best)
         without_gain = 0 if gained or iteration == 0 else self.progress.evaluations_without_gain + 1
         self.progress = replace(self.progress, evaluated_at=iteration, evaluations_without_gain=without_gain)
@@ -235,6 +245,17 @@ class Session(TrainingCallback):
         self._at_update = self.progress, self._at_update[1]
         self._event("valid", valid_loss=loss)
         return gained
+
+    def _hold_against_teacher(self, valid_loss: float) -> None:
+        """Refuse a local teacher that knows less of these answers than the student does untrained: it would lead away from them."""
+        self.progress = replace(self.progress, untrained_valid_loss=valid_loss)
+        if self._teacher_loss is None or self._teacher_loss <= _TEACHER_WORSE_BY * valid_loss:
+            return
+        raise TrainingError(
+            f"The local teacher writes these answers with a loss of {self._teacher_loss:.2f}, and the untrained student with "
+            f"{valid_loss:.2f}: it would teach the student to write them worse.",
+            next_step="Call train without local_teacher, or with a stronger one, such as a model that was trained for this task.",
+        )
 
     def _checkpoint(self) -> None:
         """Save the state as of the last update."""

@@ -124,3 +124,15 @@ async def test_planning_another_training_leaves_the_finished_one_alone(bench: Be
         status = await agent.call("get_status", run_id=run_id)
         assert {line["state"] for line in status["stages"]} == {"done"}
     assert {name: (folder / name).read_bytes() for name in names} == before
+
+
+async def test_a_local_teacher_is_read_from_allowed_directories_alone(bench: Bench) -> None:
+    """It is named in a call, and a call names no folder the user did not allow; nothing is started for it."""
+    run_id = amplified_run(bench)
+    async with bench.connect() as agent:
+        for dry_run in (True, False):
+            told = await agent.refused("train", run_id=run_id, options={"local_teacher": "/etc"}, dry_run=dry_run)
+            assert "outside the directories this server may read" in told
+            told = await agent.refused("train", run_id=run_id, options={"distill_alpha": 0.5}, dry_run=dry_run)
+            assert "there is none" in told
+    assert not list((bench.run_folder(run_id) / "jobs").glob("*train*"))

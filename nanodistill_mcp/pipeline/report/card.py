@@ -4,6 +4,7 @@ from typing import Any
 
 import yaml
 
+from nanodistill_mcp.pipeline.distilling import in_words
 from nanodistill_mcp.pipeline.report import numbers
 from nanodistill_mcp.pipeline.report.facts import Facts
 from nanodistill_mcp.pipeline.report.markdown import block, code, prose
@@ -19,11 +20,13 @@ def card(facts: Facts) -> str:
     front = yaml.safe_dump(_front_matter(facts), sort_keys=False, allow_unicode=True)
     taught = numbers.count(_rows_trained(facts), "example")
     how = _METHODS.get(_recipe(facts).get("fine_tune_type", ""), "trained")
+    local = (facts.training or NOTHING).get("taught")
+    also = [prose(in_words(local))] if local else []
     parts = [
         [
             f"# {code(facts.run_id)}",
             "",
-            f"{code(facts.base.name)}, {how} on {taught} for one task. {made_with(facts)}",
+            " ".join([f"{code(facts.base.name)}, {how} on {taught} for one task.", *also, made_with(facts)]),
         ],
         ["## The task", "", *block(facts.manifest.spec.instruction)],
         ["## How good it is", "", *_scores(facts)],

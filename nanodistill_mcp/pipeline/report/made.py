@@ -1,5 +1,6 @@
 """The part of the page on how the student was made: the data, and the training."""
 
+from nanodistill_mcp.pipeline.distilling import in_words
 from nanodistill_mcp.pipeline.report import numbers
 from nanodistill_mcp.pipeline.report.facts import Facts
 from nanodistill_mcp.pipeline.report.markdown import block, cell, prose, table
@@ -92,6 +93,8 @@ def training(facts: Facts, pictures: frozenset[str]) -> Lines:
         f"{trained['trainable_parameters']:,} parameters were trained in {numbers.duration(trained['elapsed_s'])},",
         f"peak memory {numbers.size(trained['peak_memory_gb'] * 1e9)}, on {prose(trained.get('device') or 'this machine')}.",
     ]
+    if taught := trained.get("taught"):
+        lines.append(prose(in_words(taught)))
     in_full = trained["recipe"]["fine_tune_type"] == "full"
     used = [row for row in facts.options if not (in_full and row["option"].startswith("lora_"))]
     rows = [[cell(row["option"]), cell(_value(row["value"])), prose(_why(row["why"]))] for row in used]
