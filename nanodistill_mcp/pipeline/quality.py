@@ -4,10 +4,11 @@ Lexical measures throw away most examples that differ only in a number, so the n
 other numbers are never near copies.
 """
 
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from nanodistill_mcp.pipeline.answers import normalize
 
@@ -22,6 +23,7 @@ OVERUSED_SHARE = 0.05
 _OPENING_WORDS = 3
 _OPENINGS_SHOWN = 8
 _FEWEST_ALIKE = 3
+_ROUNDING = 1e-9
 
 
 class NearDuplicates:
@@ -55,15 +57,19 @@ class NearDuplicates:
         return any(self._features[index][1] == wanted for index in self.near(text))
 
     def near(self, text: str) -> list[int]:
-        """The near copies of a text whatever their output, by their position in the order of adding."""
+        """The near copies of a text whatever their output, by their position in the order of adding.
+
+        A near copy shares the threshold's part of the text's features, so it has one of any few more than the others: those few
+        that fewest texts have are looked up, and the words that every text has are not.
+        """
         features, numbers = _features(text), _numbers(text)
-        shared: Counter[int] = Counter()
-        for feature in features:
-            shared.update(self._postings.get((numbers, feature), ()))
+        least = max(1, math.ceil(self._threshold * len(features) - _ROUNDING))
+        postings = sorted((self._postings.get((numbers, feature), ()) for feature in features), key=len)
+        candidates = set(chain.from_iterable(postings[: len(features) - least + 1]))
         return [
             index
-            for index, count in shared.items()
-            if count / len(features | self._features[index][0]) >= self._threshold
+            for index in sorted(candidates)
+            if len(features & (theirs := self._features[index][0])) / len(features | theirs) >= self._threshold
         ]
 
     def nearest(self, text: str, count: int) -> list[tuple[int, float]]:

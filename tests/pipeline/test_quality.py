@@ -1,10 +1,13 @@
 """What keeps a generated example out, and what it must let in."""
 
+import random
 import time
+from itertools import pairwise
+from string import ascii_lowercase
 
 import pytest
 
-from nanodistill_mcp.pipeline.quality import HeldOut, NearDuplicates
+from nanodistill_mcp.pipeline.quality import DUPLICATE_AT, HeldOut, NearDuplicates
 
 _TICKET = "My order 4711 arrived with a broken screen and I would like my money back please"
 
@@ -145,3 +148,34 @@ def test_ten_thousand_examples_are_searched_in_time_that_stays_small() -> None:
         assert not known.is_near(text, "x")
         known.add(text, "x")
     assert time.process_time() - began < 10
+
+
+@pytest.mark.parametrize("threshold", [DUPLICATE_AT, 0.5, 0.7, 1.0])
+def test_what_is_looked_up_misses_no_near_copy(threshold: float) -> None:
+    """Only the rarest words are looked up: each text is held against every other one, as if there were no index."""
+    draw = random.Random(0)
+    texts: list[str] = []
+    for _ in range(120):
+        words = [ascii_lowercase[min(int(draw.expovariate(0.3)), 25)] * 2 for _ in range(draw.randrange(1, 12))]
+        texts.append(" ".join(word if draw.random() > 0.1 else str(draw.randrange(3)) for word in words))
+        if draw.random() < 0.5:
+            changed = draw.choice(texts).split()
+            changed[draw.randrange(len(changed))] = "other"
+            texts.append(" ".join(changed))
+    index = NearDuplicates(threshold=threshold)
+    for text in texts:
+        index.add(text, "x")
+    found = 0
+    for text in texts:
+        wanted = {place for place, other in enumerate(texts) if _is_near(text, other, threshold)}
+        assert set(index.near(text)) == wanted, text
+        found += len(wanted)
+    assert found > len(texts) + 10
+
+
+def _is_near(text: str, other: str, threshold: float) -> bool:
+    """The definition, word for word."""
+    words = [each.split() for each in (text, other)]
+    one, two = (set(each) | {" ".join(pair) for pair in pairwise(each)} for each in words)
+    numbers = [sorted(word for word in each if word.isdigit()) for each in words]
+    return numbers[0] == numbers[1] and len(one & two) / len(one | two) >= threshold
