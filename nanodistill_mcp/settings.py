@@ -21,6 +21,9 @@ DEFAULT_STUDENT = "mlx-community/Qwen3-4B-Instruct-2507-4bit"
 HOST_TEACHER = "host"
 """The teacher that is the calling agent itself."""
 
+MLX_TEACHER = "mlx/"
+"""Before a student's name: that model is the teacher, kept by the worker on this machine."""
+
 PromptName = Literal["cot", "direct", "derive", "policy", "synthetic", "judge"]
 
 Sampling = Literal["temperature", "top_p", "seed", "reasoning_effort"]
@@ -75,6 +78,16 @@ class TeacherEndpoint(BaseModel):
     def is_host(self) -> bool:
         """The calling agent answers, over the tools; there is no address, no key and no price."""
         return self.model == HOST_TEACHER
+
+    @property
+    def is_mlx(self) -> bool:
+        """A worker keeps the model itself; there is no address, no key and no price."""
+        return self.model.startswith(MLX_TEACHER)
+
+    @property
+    def mlx_model(self) -> str:
+        """Where that model is: a hub id, or a folder."""
+        return self.model.removeprefix(MLX_TEACHER)
 
     @field_validator("api_base")
     @classmethod
@@ -147,6 +160,8 @@ class Settings(BaseModel):
             return TeacherEndpoint(name=HOST_TEACHER, model=HOST_TEACHER, usd_per_mtok=(0.0, 0.0))
         if configured := self.teachers.get(teacher):
             return self._as_known(configured.model_copy(update={"name": teacher}))
+        if teacher.startswith(MLX_TEACHER):
+            return self._as_known(TeacherEndpoint(name=teacher, model=teacher))
         if not _TEACHER_ID.match(teacher) or "://" in teacher or ".." in teacher or teacher.count("//"):
             names = ", ".join(sorted(self.teachers)) or "none are configured"
             raise UserInputError(
@@ -159,7 +174,7 @@ class Settings(BaseModel):
         """An endpoint with what is said of its model. What is said of the endpoint itself comes first."""
         own = endpoint.overrides
         known = own if own.model_fields_set else self.models.get(endpoint.model, own)
-        prices = endpoint.usd_per_mtok or known.usd_per_mtok
+        prices = (0.0, 0.0) if endpoint.is_mlx else endpoint.usd_per_mtok or known.usd_per_mtok
         return endpoint.model_copy(update={"overrides": known, "usd_per_mtok": prices})
 
     def origin(self, name: str) -> Origin:

@@ -35,7 +35,7 @@ from nanodistill_mcp.runs.records import Plan, Reasoning, RunManifest, RunSpec, 
 from nanodistill_mcp.runs.store import now
 from nanodistill_mcp.runs.tags import check_tags
 from nanodistill_mcp.runs.translations import translate
-from nanodistill_mcp.settings import HOST_TEACHER, BudgetSettings, Settings, TeacherEndpoint
+from nanodistill_mcp.settings import HOST_TEACHER, MLX_TEACHER, BudgetSettings, Settings, TeacherEndpoint
 from nanodistill_mcp.student.requests import StudentFacts
 from nanodistill_mcp.teacher.preflight import TeacherFacts
 
@@ -127,7 +127,7 @@ def check_request(
     seeds, inputs = given.examples
     check_schema(response_schema, seeds)
     spending.check_ceilings(spending.budget_of_spec(budget_usd, chosen), settings.budget)
-    endpoint = settings.endpoint(teacher or settings.default_teacher)
+    endpoint = check_endpoint(settings, teacher or settings.default_teacher)
     spec = RunSpec(
         instruction=given.instruction,
         teacher=endpoint.name,
@@ -243,6 +243,18 @@ def check_training_options(options: dict[str, Any]) -> None:
             f"{', '.join(settled)}: settled when the run was created, because its examples or its test hang on it.",
             next_step="Leave it out here, or create another run with it.",
         )
+
+
+def check_endpoint(settings: Settings, teacher: str) -> TeacherEndpoint:
+    """The endpoint behind a teacher's name; a model on this machine is held to the rules for students.
+
+    Raises:
+        UserInputError: It is no teacher, or a model this server may not read.
+    """
+    endpoint = settings.endpoint(teacher)
+    if not endpoint.is_mlx:
+        return endpoint
+    return endpoint.model_copy(update={"model": MLX_TEACHER + check_student(endpoint.mlx_model, settings, "teacher")})
 
 
 def check_student(student: str, settings: Settings, what: str = "student") -> str:

@@ -12,6 +12,7 @@ import anyio
 from nanodistill_mcp.errors import BudgetError, NanodistillError
 from nanodistill_mcp.jobs.supervise import Job
 from nanodistill_mcp.pipeline import recipe, spending
+from nanodistill_mcp.pipeline.local_teacher import AT_ONCE, within_reach
 from nanodistill_mcp.runs.journal import Journal, read_journal, spend_of
 from nanodistill_mcp.runs.options import Options
 from nanodistill_mcp.runs.questions import Questions
@@ -45,9 +46,15 @@ class Solved:
 @asynccontextmanager
 async def teacher_of(job: Job) -> AsyncGenerator[Teacher, None]:
     """The run's teacher, with the run's journal and what is left of its budget."""
+    asked = TeacherEndpoint.model_validate(job.arguments["endpoint"])
+    async with within_reach(job, asked) as endpoint, _opened(job, endpoint, is_kept_here=asked.is_mlx) as teacher:
+        yield teacher
+
+
+@asynccontextmanager
+async def _opened(job: Job, endpoint: TeacherEndpoint, *, is_kept_here: bool) -> AsyncGenerator[Teacher, None]:
     manifest = job.run.manifest
     options = run_options(job)
-    endpoint = TeacherEndpoint.model_validate(job.arguments["endpoint"])
     with Journal.open(job.run.paths.calls) as journal:
         ceilings = BudgetSettings.model_validate(job.arguments["ceilings"])
         day = DayLedger(Path(job.arguments["ledger_dir"]), spending.day_caps_of(ceilings))
@@ -57,9 +64,9 @@ async def teacher_of(job: Job) -> AsyncGenerator[Teacher, None]:
             endpoint,
             journal=journal,
             budget=budget,
-            capabilities=Capabilities(Path(job.arguments["capabilities_path"])),
+            capabilities=Capabilities(None if is_kept_here else Path(job.arguments["capabilities_path"])),
             stage=job.request.stage,
-            concurrency=options.teacher_concurrency or DEFAULT_CONCURRENCY,
+            concurrency=AT_ONCE if is_kept_here else options.teacher_concurrency or DEFAULT_CONCURRENCY,
             timeout_s=endpoint.timeout_s,
             before_call=job.checkpoint,
             wordings=stored_wordings(job.run.paths.prompts, manifest.prompts),

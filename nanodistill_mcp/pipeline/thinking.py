@@ -125,6 +125,12 @@ def part(text: str, form: ThinkingFormat) -> tuple[str, str]:
     return "\n".join(each for each in (thought, thinking) if each), output
 
 
+def part_own(text: str) -> tuple[str, str]:
+    """Part the text of a model that was taught no form into the reasoning in tags of its own and the rest."""
+    thought, rest = _without_tags(text, "think")
+    return thought, rest.strip()
+
+
 def _parted(text: str, form: ThinkingFormat, *, at_start: bool) -> tuple[str, str] | None:
     match form:
         case "json":

@@ -16,7 +16,7 @@ from nanodistill_mcp.jobs.supervise import rebuild_error
 from nanodistill_mcp.runs.files import read_object, write_json
 from nanodistill_mcp.settings import TeacherEndpoint
 from nanodistill_mcp.student.requests import DeviceFacts, DeviceRequest, InspectRequest, StudentFacts
-from nanodistill_mcp.teacher.preflight import TeacherFacts, host_facts
+from nanodistill_mcp.teacher.preflight import TeacherFacts, host_facts, mlx_facts
 
 _TIMEOUT_S = 40.0
 _LOOKED_AT = re.compile(
@@ -76,6 +76,9 @@ async def inspect_teacher(endpoint: TeacherEndpoint, texts: dict[str, list[str]]
     """What LiteLLM knows of a teacher: provider, keys, price, and the tokens of texts. No call is made."""
     if endpoint.is_host:
         return host_facts()
+    if endpoint.is_mlx:
+        facts = await inspect_student(endpoint.mlx_model)
+        return mlx_facts(endpoint, bytes_on_disk=facts.bytes_on_disk, bytes_missing=facts.bytes_to_download)
     with tempfile.TemporaryDirectory(prefix="nanodistill-") as folder:
         asked, told = Path(folder) / "asked.json", Path(folder) / "told.json"
         write_json(asked, {"endpoint": endpoint.model_dump(mode="json"), "texts": texts or {}}, durable=False)

@@ -14,7 +14,7 @@ from nanodistill_mcp.pipeline import spending
 from nanodistill_mcp.pipeline import status as states
 from nanodistill_mcp.pipeline.distilling import check_distilling
 from nanodistill_mcp.pipeline.inherited import inherited
-from nanodistill_mcp.pipeline.plan import check_student
+from nanodistill_mcp.pipeline.plan import check_endpoint, check_student
 from nanodistill_mcp.pipeline.restart import archive_from
 from nanodistill_mcp.pipeline.status import StageStatus
 from nanodistill_mcp.pipeline.training_plan import is_planned, training_options
@@ -186,7 +186,7 @@ def _common(app: App, run: Run) -> dict[str, Any]:
     """What every worker is told: where the teacher is, what it may cost, where the student is."""
     spec = run.manifest.spec
     return {
-        "endpoint": app.settings.endpoint(spec.teacher).model_dump(mode="json"),
+        "endpoint": check_endpoint(app.settings, spec.teacher).model_dump(mode="json"),
         "ceilings": app.settings.budget.model_dump(),
         "ledger_dir": str(app.store.home / "ledger"),
         "capabilities_path": str(app.capabilities_path),

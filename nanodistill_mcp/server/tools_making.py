@@ -49,7 +49,7 @@ async def create_run(
     teacher: Annotated[
         str,
         Field(
-            description="A LiteLLM model id, a configured endpoint's name, or host: you answer. Left out: the server's default."
+            description="A LiteLLM model id, a configured endpoint's name, mlx/ and a student's name: that model on this machine, or host: you answer. Left out: the server's default."
         ),
     ] = "",
     student: Annotated[

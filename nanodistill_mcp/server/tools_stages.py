@@ -22,7 +22,7 @@ from nanodistill_mcp.server.consent import MayAmplify, MayExtract, MaySynthesize
 from nanodistill_mcp.server.next_steps import current_stage, next_step
 from nanodistill_mcp.server.pictures import with_picture
 from nanodistill_mcp.server.replies import ControlReply, StageReply
-from nanodistill_mcp.settings import HOST_TEACHER
+from nanodistill_mcp.settings import HOST_TEACHER, MLX_TEACHER
 from nanodistill_mcp.student.form_names import FORMS, forms_named
 from nanodistill_mcp.student.gguf_quantizations import DEFAULT_QUANTIZATION, QUANTIZATIONS, quantization_named
 
@@ -116,9 +116,9 @@ async def amplify(
     """
     app = app_of(ctx)
     run = app.store.open(run_id)
-    if mode == "batch" and run.manifest.teacher_model == HOST_TEACHER:
+    if mode == "batch" and run.manifest.teacher_model.startswith((HOST_TEACHER, MLX_TEACHER)):
         raise UserInputError(
-            "The calling agent is this run's teacher, and it takes no batches.",
+            "This run's teacher takes no batches: it is the calling agent, or a model on this machine.",
             next_step=f"Call amplify(run_id={run_id!r}).",
         )
     check_price(word, app, run, "amplify")

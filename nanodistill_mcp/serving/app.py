@@ -43,6 +43,8 @@ class Served:
     parted: Parted
     max_tokens: int
     """Of an answer, where the caller names no number."""
+    temperature: float = 0.0
+    """How it is drawn, where the caller does not say."""
     created: int = field(default_factory=lambda: int(time.time()))
 
 
@@ -174,7 +176,7 @@ class ModelApp:
             id=0,
             messages=self._served.prepared(messages),
             max_tokens=max_tokens or self._served.max_tokens,
-            temperature=sampling.temperature or 0.0,
+            temperature=self._served.temperature if sampling.temperature is None else sampling.temperature,
             top_p=sampling.top_p or 1.0,
             seed=sampling.seed,
         )

@@ -10,8 +10,9 @@ from pathlib import Path
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from nanodistill_mcp.errors import NanodistillError, TrainingError, UserInputError
+from nanodistill_mcp.errors import TrainingError
 from nanodistill_mcp.jobs.companions import Companion, companion
+from nanodistill_mcp.jobs.supervise import rebuild_error
 from nanodistill_mcp.student.questions import (
     TOLD,
     Ask,
@@ -122,7 +123,7 @@ class Model:
                 self.loaded, self._slots = told, anyio.Semaphore(told.parallel)
                 self.ready.set()
             case NotLoaded():
-                raise _as_error(told)
+                raise rebuild_error({"kind": told.error, "what": told.what, "next_step": told.next_step})
             case Refused() | Ended():
                 if stream := self._open.pop(told.id, None):
                     stream.send_nowait(told)
@@ -168,7 +169,3 @@ class Model:
                     to.close()
                     with anyio.CancelScope(shield=True):
                         await process.say(Drop(id=ask.id).model_dump_json())
-
-
-def _as_error(told: NotLoaded) -> NanodistillError:
-    return (UserInputError if told.error == "input" else TrainingError)(told.what, next_step=told.next_step)

@@ -12,7 +12,7 @@ from jinja2 import TemplateError
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.sample_utils import apply_top_p
 
-from nanodistill_mcp.errors import UserInputError
+from nanodistill_mcp.errors import MachineError, UserInputError
 from nanodistill_mcp.student import blas, models
 from nanodistill_mcp.student.chat import ChatForm
 from nanodistill_mcp.student.folder import StudentFolder
@@ -22,6 +22,10 @@ from nanodistill_mcp.student.questions import Ask, Begun, Ended, KeepLoaded, Loa
 
 _TELL_EVERY_S = 0.04
 """Text is told this often at most: each telling decodes the answer anew, as only whole answers read rightly."""
+
+
+_MEMORY_PER_WEIGHT = 1.3
+"""What an answer needs beside the weights is a small part of them."""
 
 
 @dataclass
@@ -43,9 +47,11 @@ class MlxEngine:
 
         Raises:
             UserInputError: It is not usable.
+            MachineError: The machine cannot spare the memory.
             TrainingError: Not enough memory.
         """
         folder = models.resolve(request.student)
+        _check_memory(StudentFolder(folder), request.memory_gb)
         self._model, tokenizer = models.load(folder, request.adapter_dir)
         with models.memory_errors():
             mx.eval(self._model.parameters())
@@ -57,7 +63,8 @@ class MlxEngine:
         self._generator = BatchGenerator(self._model, stop_tokens=stops, completion_batch_size=parallel)
         self._answers: dict[int, _Answer] = {}
         self._uids: dict[int, int] = {}
-        self.loaded = Loaded(context_tokens=self._context, parallel=parallel, device=blas.words())
+        thinks = tokenizer.think_start == "<think>"
+        self.loaded = Loaded(context_tokens=self._context, parallel=parallel, device=blas.words(), thinks=thinks)
 
     @property
     def is_busy(self) -> bool:
@@ -123,6 +130,15 @@ class MlxEngine:
     def _text(self, answer: _Answer, text: str) -> list[Told]:
         more, answer.told = text[answer.told :], max(answer.told, len(text))
         return [Wrote(id=answer.ask.id, text=more, tokens=len(answer.tokens))] if more else []
+
+
+def _check_memory(folder: StudentFolder, there_gb: float | None) -> None:
+    needed_gb = _MEMORY_PER_WEIGHT * folder.bytes_on_disk / 1e9
+    if there_gb is not None and needed_gb > there_gb:
+        raise MachineError(
+            f"This model needs about {needed_gb:.1f} GB of memory, and {there_gb:.1f} GB can be spared.",
+            next_step="Close other programs and try again, or take a smaller one.",
+        )
 
 
 def sampler_of(ask: Ask) -> Callable[[mx.array], mx.array]:

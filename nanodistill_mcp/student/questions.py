@@ -20,6 +20,7 @@ class KeepLoaded(_Line):
     gguf_path: Path | None = Field(default=None, description="A GGUF file for llama.cpp, in place of a student.")
     context_tokens: int = Field(ge=64, description="Room for one prompt and its answer, at most.")
     parallel: int = Field(default=4, ge=1, description="Questions answered at once, at most.")
+    memory_gb: float | None = Field(default=None, description="What the machine can spare; None: it is not asked.")
 
 
 class Ask(_Line):
@@ -49,6 +50,7 @@ class Loaded(_Line):
     context_tokens: int
     parallel: int
     device: str
+    thinks: bool = Field(default=False, description="It has thinking tags of its own.")
 
 
 class NotLoaded(_Line):

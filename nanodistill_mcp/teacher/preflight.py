@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from nanodistill_mcp.errors import ConfigurationError, NanodistillError
+from nanodistill_mcp.errors import ConfigurationError, NanodistillError, UserInputError
 from nanodistill_mcp.settings import HOST_TEACHER, TeacherEndpoint
 
 _SEEN = (
@@ -127,6 +127,39 @@ def host_facts() -> TeacherFacts:
         retires_on="",
         host="this chat",
         warnings=[_SEEN],
+    )
+
+
+def mlx_facts(endpoint: TeacherEndpoint, *, bytes_on_disk: int, bytes_missing: int) -> TeacherFacts:
+    """What is known of a model as the teacher that a worker keeps itself.
+
+    Raises:
+        UserInputError: Its weights are not on this machine: nothing is fetched for a teacher.
+    """
+    if bytes_missing:
+        raise UserInputError(
+            f"The teacher {endpoint.name!r} is not on this machine: {bytes_missing / 1e9:.1f} GB of it are missing.",
+            next_step=f"Fetch it first, in a terminal: hf download {endpoint.mlx_model}. Then call create_run again. Nothing was spent.",
+        )
+    told = (
+        f"The teacher answers on this machine, takes about {bytes_on_disk / 1e9:.1f} GB of memory and more while it works, and "
+        "costs nothing; how long it takes depends on this machine alone."
+    )
+    return TeacherFacts(
+        model=endpoint.model,
+        provider="mlx",
+        supports_schema=False,
+        key_variables=[],
+        missing_keys=[],
+        key_check="advice",
+        usd_per_mtok_in=0.0,
+        usd_per_mtok_out=0.0,
+        price_known=True,
+        local=True,
+        max_output_tokens=0,
+        retires_on="",
+        host="this machine",
+        warnings=[told],
     )
 
 

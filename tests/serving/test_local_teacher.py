@@ -1,0 +1,90 @@
+"""A model of this machine as the teacher: asked and journalled as any other, at no price, and gone with the job."""
+
+from pathlib import Path
+from typing import Any
+
+import anyio
+import psutil
+import pytest
+
+from nanodistill_mcp.demo import task
+from nanodistill_mcp.demo.student import student_path
+from nanodistill_mcp.pipeline import local_teacher
+from nanodistill_mcp.runs.journal import read_journal
+from nanodistill_mcp.runs.records import WorkerRecord
+from nanodistill_mcp.runs.store import read_record
+from tests.conftest import Bench, Demo, ScriptedTeacher
+from tests.pipeline.paid_run import PaidRun
+from tests.serving.conftest import gone
+
+ROWS = [(row["input"], row["output"]) for row in task.seeds()[:2]]
+
+
+def _endpoint(model: Path) -> dict[str, Any]:
+    return {"name": f"mlx/{model}", "model": f"mlx/{model}", "usd_per_mtok": [0, 0]}
+
+
+async def test_a_model_of_this_machine_answers_the_teachers_questions(
+    home: Path, script: ScriptedTeacher, demo: Demo
+) -> None:
+    """A tiny student is a bad teacher: what matters is that its answers come, are judged, and nobody else is asked."""
+    run = PaidRun(home, script, rows=ROWS)
+    found = await run.summary("synthesize_cot", endpoint=_endpoint(demo.run_folder / "model"))
+    records = read_journal(run.run.paths.calls).records
+    answers = [record for record in records if record["kind"] == "answer"]
+    verdicts = [record for record in records if record["kind"] == "verdict"]
+    assert len(answers) == len(verdicts) >= len(ROWS)
+    assert all(record["output_tokens"] > 0 for record in answers)
+    assert {record["form"] for record in records if record["kind"] == "intent"} <= {"md_json", "text"}
+    assert found["train_solved"] + found["held_out_solved"] == len(ROWS)
+    assert found["ceiling"]["decision"] == "stop"
+    assert script.asked == []
+    assert not [
+        each for each in psutil.Process().children(recursive=True) if "student.keep" in " ".join(each.cmdline())
+    ]
+
+
+@pytest.mark.slow
+async def test_a_teacher_that_the_machine_cannot_hold_is_not_loaded(
+    home: Path, script: ScriptedTeacher, random_student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Swapped memory makes a machine useless for hours; the words say how much is needed and what to do."""
+    run = PaidRun(home, script, rows=ROWS)
+    monkeypatch.setattr(local_teacher, "spare_gb", lambda: 0.0001)
+    ended = await run.stage("synthesize_cot", endpoint=_endpoint(random_student))
+    assert ended.outcome == "failed"
+    assert ended.what.startswith("This model needs about 0.0 GB of memory, and 0.0 GB can be spared.")
+    assert "smaller" in ended.next_step
+
+
+@pytest.mark.slow
+@pytest.mark.crash
+async def test_a_run_with_a_local_teacher_costs_nothing_and_its_model_dies_with_the_worker(
+    bench: Bench, demo: Demo
+) -> None:
+    """From create_run on: no key, no price, no address; a worker that is killed leaves no model in memory."""
+    model = demo.run_folder / "model"
+    bench.configure(allowed_paths=[str(bench.home.parent), str(student_path()), str(demo.run_folder)])
+    async with bench.connect() as agent:
+        told = await agent.refused("create_run", name="x", instruction="i", seed=task.seeds(), teacher="mlx//etc")
+        assert told.startswith("That teacher's folder is outside")
+        made = await agent.create(teacher=f"mlx/{model}")
+        assert "this machine" in made["teacher"]
+        assert made["plan"]["cost_usd"]["high"] == 0
+        assert any("answers on this machine" in warning for warning in made["plan"]["warnings"])
+        await agent.call("synthesize_cot", run_id="tickets", wait_s=0)
+        await agent.until("tickets", "synthesize_cot", lambda line: line["state"] == "running")
+        jobs = bench.run_folder("tickets") / "jobs"
+        worker = read_record(jobs / "001-synthesize_cot" / "worker.json", WorkerRecord)
+        assert worker is not None
+        process = psutil.Process(worker.worker.pid)
+        with anyio.fail_after(90):
+            while not (kept := [each for each in process.children() if "student.keep" in " ".join(each.cmdline())]):
+                await anyio.sleep(0.02)
+        process.kill()
+        assert gone(kept[0].pid)
+        reply = await agent.finish("tickets", "synthesize_cot")
+        assert reply["state"] == "done"
+        assert reply["spend"]["cost_usd"] == 0
+    assert bench.teacher.asked == []
+    assert bench.rows("tickets", "calls.jsonl")
