@@ -26,6 +26,8 @@ MLX_TEACHER = "mlx/"
 
 PromptName = Literal["cot", "direct", "derive", "policy", "synthetic", "judge"]
 
+TrackerName = Literal["mlflow", "wandb", "trackio"]
+
 Sampling = Literal["temperature", "top_p", "seed", "reasoning_effort"]
 """Parameters that shape an answer and that not every model takes."""
 
@@ -136,6 +138,7 @@ class Settings(BaseModel):
     prompts: dict[PromptName, Path] = Field(
         {}, description="Markdown files that replace the package's prompts in new runs."
     )
+    trackers: list[TrackerName] = Field([], description="Experiment trackers that are told of each training.")
     hostfile: Path | None = Field(default=None, description="mlx.launch's: trainings run on all machines in it.")
     pass_environment: list[str] = Field(
         [], description="Further variables for the teacher's worker, such as HTTPS_PROXY."
@@ -191,7 +194,7 @@ _ACCEPTED = sorted(Settings.model_fields.keys() - {"home", "origins"})
 ON_THE_COMMAND_LINE = "NANODISTILL_SET"
 """The variable in which a command hands what ``--set`` gave, as JSON, to the servers that it starts."""
 
-_LISTS = ("allowed_paths", "pass_environment", "allowed_students")
+_LISTS = ("allowed_paths", "pass_environment", "allowed_students", "trackers")
 _NOT_SETTINGS = ("home", "config", "http_token", "fault", "set")
 
 
@@ -310,7 +313,7 @@ def _from_environment(env: Mapping[str, str]) -> dict[str, Any]:
         if not _put(found, key.split("__"), value):
             raise ConfigurationError(
                 f"The variable {name} is not one this server knows.",
-                next_step="Known: NANODISTILL_HOME, _CONFIG, _ALLOWED_PATHS, _ALLOWED_STUDENTS, _PASS_ENVIRONMENT, _DEFAULT_TEACHER, _DEFAULT_STUDENT, _HOSTFILE, "
+                next_step="Known: NANODISTILL_HOME, _CONFIG, _ALLOWED_PATHS, _ALLOWED_STUDENTS, _PASS_ENVIRONMENT, _DEFAULT_TEACHER, _DEFAULT_STUDENT, _HOSTFILE, _TRACKERS, "
                 "_BUDGET__USD_PER_RUN, _BUDGET__USD_PER_DAY, _BUDGET__ASK_ABOVE_USD, _HTTP_TOKEN, the same for CALLS and TOKENS, "
                 "_PROMPTS__COT and the like, and _TEACHERS__NAME__API_BASE and the like.",
             )

@@ -33,7 +33,7 @@ def main() -> None:
         sys.exit(130)
 
 
-def _run(arguments: argparse.Namespace) -> int:  # noqa: C901, PLR0912 - one case a command
+def _run(arguments: argparse.Namespace) -> int:  # noqa: C901, PLR0912, PLR0915 - one case a command
     match arguments.command:
         case "demo":
             from nanodistill_mcp.demo.run import run_demo
@@ -72,11 +72,16 @@ def _run(arguments: argparse.Namespace) -> int:  # noqa: C901, PLR0912 - one cas
         case "logs":
             from nanodistill_mcp.cli.showing import show_logs
 
-            return show_logs(data_home(), arguments.run_id, stage=arguments.stage, follow=arguments.follow)
+            wanted = {"follow": arguments.follow, "as_json": arguments.json}
+            return show_logs(data_home(), arguments.run_id, stage=arguments.stage, **wanted)
         case "control":
             from nanodistill_mcp.cli.showing import control_run
 
             return control_run(data_home(), arguments.run_id, arguments.action)
+        case "track":
+            from nanodistill_mcp.cli.tracking import track_run
+
+            return track_run(data_home(), arguments.run_id, arguments.to, follow=arguments.follow)
         case "compare":
             return _compare(arguments.run_id, arguments.other_id)
         case "bundle":
@@ -232,6 +237,12 @@ def command_line() -> argparse.ArgumentParser:  # noqa: PLR0915 - one line an ar
     )
     compare.add_argument("run_id", help="a run's id")
     compare.add_argument("other_id", help="the other's")
+    track = commands.add_parser(
+        "track", help="tell an experiment tracker of a run's training: numbers and settings alone"
+    )
+    track.add_argument("run_id", help="the run's id")
+    track.add_argument("--to", required=True, choices=("mlflow", "wandb", "trackio"), help="the tracker")
+    track.add_argument("-f", "--follow", action="store_true", help="until the training ends")
     bundle = commands.add_parser("bundle", help="put a run into one file, to keep or to import elsewhere")
     bundle.add_argument("run_id", help="the run's id")
     bundle.add_argument("--to", default="", help="the file (default RUN.tar.gz in this folder)")
@@ -268,7 +279,7 @@ def command_line() -> argparse.ArgumentParser:  # noqa: PLR0915 - one line an ar
     )
     logs.add_argument("-f", "--follow", action="store_true", help="until the job ends")
     logs.add_argument("--stage", default="", help="the newest job of this stage")
-    for command in (doctor, runs, show):
+    for command in (doctor, runs, show, logs):
         command.add_argument("--json", action="store_true", help="as JSON, for programs")
     clean = commands.add_parser("clean", help="say what could be freed; with --yes, free it")
     clean.add_argument("--yes", action="store_true", help="remove it for good")

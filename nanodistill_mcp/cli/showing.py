@@ -1,6 +1,7 @@
 """Runs for a person: the list, one run, and what a job writes while it works."""
 
 import contextlib
+import json
 import sys
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from nanodistill_mcp.jobs.launch import Alive, Finished, observe
 from nanodistill_mcp.runs.files import read_lines
 from nanodistill_mcp.runs.paths import JobPaths
 from nanodistill_mcp.runs.records import Heartbeat
-from nanodistill_mcp.runs.store import Run, RunStore, read_record
+from nanodistill_mcp.runs.store import Run, RunStore, now, read_record
 from nanodistill_mcp.server.app import App, status_reply
 from nanodistill_mcp.server.artifacts import clean
 from nanodistill_mcp.server.listing import runs_in_text, runs_reply
@@ -117,8 +118,11 @@ def call_in_words(step: NextStep) -> str:
     return clean(f"{step.tool}({arguments}) - {step.why}")
 
 
-def show_logs(home: Path, run_id: str, *, stage: str, follow: bool) -> int:
+def show_logs(home: Path, run_id: str, *, stage: str, follow: bool, as_json: bool = False) -> int:
     """What the newest job wrote, and with ``follow`` what it writes until it ends.
+
+    As JSON each line is an object with ``at``, ``run_id``, ``job``, ``stage`` and ``kind``: an ``event`` with its fields, a line
+    of the ``log``, a ``progress``, and last the ``end``.
 
     Returns:
         0, or 1 when the job that was followed did not end well.
@@ -128,15 +132,26 @@ def show_logs(home: Path, run_id: str, *, stage: str, follow: bool) -> int:
     """
     run = RunStore(home).open(run_id)
     job = _newest_job(run, stage)
-    print(f"{job.root.name} in {job.root}", flush=True)
+    if not as_json:
+        print(f"{job.root.name} in {job.root}", flush=True)
     reader = _Reader(job)
     while True:
         state = observe(run, job)  # before the last look at its files: what it wrote before it ended is then there
-        for line in reader.new_lines():
-            print(clean(line), flush=True)
+        for entry in reader.new_entries():
+            print(_as_object(run, job, entry) if as_json else clean(_as_line(entry)), flush=True)
         if not isinstance(state, Alive) or not follow:
             break
         time.sleep(_LOOK_S)
+    if as_json:
+        outcome = (
+            state.exit.outcome
+            if isinstance(state, Finished)
+            else "running"
+            if isinstance(state, Alive)
+            else "interrupted"
+        )
+        print(_as_object(run, job, {"kind": "end", "outcome": outcome}), flush=True)
+        return int(follow and outcome != "done")
     match state:
         case Finished(exit=ended) if ended.what:
             print(clean(f"{ended.outcome}: {ended.what} {ended.next_step}"))
@@ -179,22 +194,33 @@ class _Reader:
     log_chars: int = 0
     last_message: str = ""
 
-    def new_lines(self) -> Iterator[str]:
+    def new_entries(self) -> Iterator[dict[str, Any]]:
         events = list(read_lines(self.job.events, appended=True))
-        yield from map(_event, events[self.events :])
+        yield from ({"kind": "event", **event} for event in events[self.events :])
         self.events = len(events)
         text = self.job.log.read_text(encoding="utf-8", errors="replace") if self.job.log.exists() else ""
         fresh = text[self.log_chars :] if self.log_chars else text[-_LOG_CHARS:]
         complete = fresh[: fresh.rfind("\n") + 1]
         self.log_chars = len(text) - (len(fresh) - len(complete))
-        yield from (f"         | {line}" for line in complete.splitlines())
+        yield from ({"kind": "log", "message": line} for line in complete.splitlines())
         beat = read_record(self.job.heartbeat, Heartbeat)
         message = f"{beat.done} of {beat.total}  {beat.message}" if beat and beat.total else ""
         if message and message != self.last_message:
-            yield f"         {message}"
+            yield {"kind": "progress", **(beat.model_dump() if beat else {})}
         self.last_message = message
 
 
-def _event(event: dict[str, Any]) -> str:
-    told = "  ".join(f"{name}: {value}" for name, value in event.items() if name not in ("at", "event"))
-    return f"{str(event.get('at', ''))[11:19]} {event.get('event', '')}  {told}".rstrip()
+def _as_line(entry: dict[str, Any]) -> str:
+    match entry["kind"]:
+        case "event":
+            told = "  ".join(f"{name}: {value}" for name, value in entry.items() if name not in ("at", "event", "kind"))
+            return f"{str(entry.get('at', ''))[11:19]} {entry.get('event', '')}  {told}".rstrip()
+        case "progress":
+            return f"         {entry['done']} of {entry['total']}  {entry['message']}"
+        case _:
+            return f"         | {entry['message']}"
+
+
+def _as_object(run: Run, job: JobPaths, entry: dict[str, Any]) -> str:
+    about = {"at": entry.get("at") or now(), "run_id": run.run_id, "job": job.root.name, "stage": job.stage}
+    return clean(json.dumps({**about, **entry}, ensure_ascii=False))

@@ -1,10 +1,13 @@
 """The student is trained: the dataset built, the plan made or taken, one trainer at a time on the machine."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+from nanodistill_mcp.errors import NanodistillError
 from nanodistill_mcp.jobs import memory
+from nanodistill_mcp.jobs.beside import start_beside
 from nanodistill_mcp.jobs.supervise import Cancelled, Job
 from nanodistill_mcp.pipeline import dataset, machines, recipe
 from nanodistill_mcp.pipeline.guarded import train_guarded
@@ -12,6 +15,7 @@ from nanodistill_mcp.pipeline.inherited import inherited
 from nanodistill_mcp.pipeline.limits import PROCESS_GB, limits_of
 from nanodistill_mcp.pipeline.restart import archive_from
 from nanodistill_mcp.pipeline.revisions import moved_since_dataset
+from nanodistill_mcp.pipeline.tracking import OWN_VARIABLES, check_installed
 from nanodistill_mcp.pipeline.training_plan import make_training_plan, planned, training_options
 from nanodistill_mcp.runs.files import read_object, sha256_of, write_json
 from nanodistill_mcp.runs.options import Options
@@ -36,6 +40,7 @@ async def train(job: Job) -> dict[str, Any]:
         for name, reason in reasons.items():
             job.event("resolved", option=name, reason=reason)
         together = _machines(job, resolved)
+        _start_trackers(job)
         before = inherited(run)
         run.paths.checkpoints.mkdir(mode=0o700, exist_ok=True)
         run.paths.model.mkdir(mode=0o700, exist_ok=True)
@@ -100,6 +105,20 @@ def _machines(job: Job, resolved: Recipe) -> machines.Machines | None:
     found.check(resolved)
     job.event("machines", hosts=found.hosts, backend=found.backend or "ring")
     return found
+
+
+def _start_trackers(job: Job) -> None:
+    """Start a process for each tracker. One that is not there is told of, and training goes on: it costs nothing that matters."""
+    also = {name: value for name, value in os.environ.items() if name.startswith(OWN_VARIABLES)}
+    for tracker in job.arguments.get("trackers", []):
+        try:
+            check_installed(tracker)
+        except NanodistillError as error:
+            job.event("tracker", tracker=tracker, told=str(error))
+            continue
+        log = job.paths.root / "tracker.log"
+        started = start_beside("cli.tracking", str(job.run.paths.root), tracker, log=log, also=also)
+        job.event("tracker", tracker=tracker, told="is told of the training", pid=started.pid)
 
 
 def _val_split(spec: RunSpec, options: Options) -> float:

@@ -192,6 +192,7 @@ def _common(app: App, run: Run) -> dict[str, Any]:
         "capabilities_path": str(app.capabilities_path),
         "training_lock_path": str(app.training_lock_path),
         "student": _student(app, run),
+        "trackers": app.settings.trackers,
         "hostfile": str(app.settings.hostfile.expanduser()) if app.settings.hostfile else "",
     }
 

@@ -87,6 +87,18 @@ def test_logs_tell_what_a_job_did_and_how_it_ended(bench: Bench, demo: Demo) -> 
     assert "done after " in told.stdout
 
 
+def test_logs_as_json_are_one_object_a_line_for_a_program_that_gathers_logs(bench: Bench, demo: Demo) -> None:
+    """Each line stands alone: whose it is, when, and what kind."""
+    run_id = bench.adopt(demo)
+    told = types(bench.home, "logs", run_id, "--stage", "train", "--json")
+    assert told.returncode == 0, told.stderr
+    lines = [json.loads(line) for line in told.stdout.splitlines()]
+    assert {(line["run_id"], line["stage"]) for line in lines} == {(run_id, "train")}
+    assert all(line["at"] and line["job"] for line in lines)
+    assert {"started", "resolved", "dataset"} <= {line["event"] for line in lines if line["kind"] == "event"}
+    assert (lines[-1]["kind"], lines[-1]["outcome"]) == ("end", "done")
+
+
 def test_logs_of_a_stage_that_never_ran_name_those_that_did(bench: Bench) -> None:
     """An empty answer would look like an empty log."""
     amplified_run(bench)
