@@ -117,6 +117,7 @@ def _others() -> list[str]:
         "| dollars and calls against the plan, over recorded teachers | inside the planned range in all four runs ([benchmarks.md](benchmarks.md)) | `python bench/recorded.py banking77 train.csv --seeds-per-class 10 3 1` |",
         "| answers a second from a teacher, against the bare libraries | [benchmarks.md](benchmarks.md) | `python bench/teacher.py` |",
         "| training speed against bare MLX-LM | [benchmarks.md](benchmarks.md) | `python bench/training.py` |",
+        "| a million rows, and a hundred million, on paper | [scale.md](scale.md) | `python docs/make_scale.py` |",
         "| tokens the tools cost a conversation | [tokens.md](tokens.md) | `python bench/tool_tokens.py` |",
         "",
     ]

@@ -41,6 +41,27 @@ def test_the_tables_of_costs_are_todays_estimates() -> None:
     )
 
 
+def test_what_a_million_rows_take_is_reckoned_from_the_constants_that_were_measured() -> None:
+    """A figure that was typed into the page is nobody's; those of other pages stand on them."""
+    program = _program("make_scale")
+    assert (ROOT / "docs" / "scale.md").read_text(encoding="utf-8") == program.page(), "run: python docs/make_scale.py"
+    benchmarks = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    for at_once, rate in program.ANSWERS_A_SECOND.items():
+        [ours] = [line for line in _section(benchmarks, "### 500 ms").splitlines() if "nanodistill-mcp" in line]
+        assert ours.split("|")[{32: 4, 128: 5}[at_once]].split()[0] == str(rate)
+    took = re.search(r"status ([\d.]+) s \(600 MB\)", (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8"))
+    assert took
+    assert round(float(took[1]) * 10, 1) == program.STATUS_US_A_CALL
+    scale = program.Scale(json.loads((ROOT / "docs" / "scale.json").read_text(encoding="utf-8")))
+    assert scale.amplify_bytes(2e6) == pytest.approx(2 * scale.amplify_bytes(1e6))
+    assert scale.duplicates_s(2e6) == pytest.approx(4 * scale.duplicates_s(1e6), rel=0.01)
+
+
+def _section(page: str, head: str) -> str:
+    """A page's part under a heading."""
+    return page.partition(head)[2].partition("\n#")[0]
+
+
 def test_every_message_of_the_troubleshooting_page_is_one_that_is_said() -> None:
     """People search for the words they read; words that changed since lead nowhere."""
     page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
