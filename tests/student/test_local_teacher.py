@@ -15,10 +15,11 @@ from mlx_lm.utils import load
 from nanodistill_mcp.errors import TrainingError, UserInputError
 from nanodistill_mcp.student import models
 from nanodistill_mcp.student.chat import ChatForm, Row
+from nanodistill_mcp.student.control import Control, Want
 from nanodistill_mcp.student.dataset import read_rows
 from nanodistill_mcp.student.folder import StudentFolder
 from nanodistill_mcp.student.local_teacher import taught
-from nanodistill_mcp.student.lora import train
+from nanodistill_mcp.student.lora import train, train_here
 from nanodistill_mcp.student.requests import Distilling, InspectRequest, Taught, TrainRequest
 from tests.student.bench import events, start, training
 from tests.tiny_student import make_tiny
@@ -186,6 +187,33 @@ def test_killed_while_the_teacher_reads_it_goes_on_where_it_was(tmp_path: Path, 
 
     assert result.taught is not None
     assert (result.taught.rows, result.taught.rows_read) == (70, 70 - 32)
+
+
+class CancelAt(Control):
+    """Wants a cancel once an iteration is reported."""
+
+    def __init__(self, request: TrainRequest, iteration: int) -> None:
+        super().__init__()
+        self._request, self._iteration = request, iteration
+
+    @property
+    def want(self) -> Want:
+        return "cancel" if len(events(self._request, "step")) >= self._iteration else "run"
+
+
+def test_a_training_that_goes_on_reads_what_was_kept_and_ends_as_if_nothing_had_happened(
+    tmp_path: Path, student: Path, teacher: Path
+) -> None:
+    """The teacher runs once, however often training dies; to the last bit."""
+    whole = train(training(tmp_path / "whole", student, iters=8, distilling=how(teacher)))
+    request = training(tmp_path / "cut", student, iters=8, distilling=how(teacher))
+    assert train_here(request, student, CancelAt(request, 5)).stopped == "cancelled"
+
+    result = train(request)
+
+    assert result.taught is not None
+    assert (result.resumed_from, result.taught.rows_read) == (5, 0)
+    assert result.adapter_sha256 == whole.adapter_sha256
 
 
 def test_a_teacher_that_knows_less_than_the_student_is_refused(tmp_path: Path, student: Path) -> None:
