@@ -1,5 +1,5 @@
 """Trainings told to experiment trackers. The trackers are the operator's: without one installed its proof is skipped."""
-# pyright: reportMissingImports=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportMissingImports=false, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import importlib.util
 import json

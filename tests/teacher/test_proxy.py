@@ -8,7 +8,7 @@ import socket
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,7 +24,7 @@ MASTER_KEY, UP_WITHIN_S = "sk-fleet-0123456789", 120
 
 
 @contextmanager
-def _proxy(folder: Path, upstream: str) -> Iterator[str]:
+def _proxy(folder: Path, upstream: str) -> Generator[str]:
     """LiteLLM's proxy with two deployments of one name; yields its address."""
     deployments = [
         {"model_name": "desk", "litellm_params": {"model": f"openai/{name}", "api_base": upstream, "api_key": "k"}}
