@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -29,8 +28,6 @@ from nanodistill_mcp.student.questions import (
 
 MOST_WAITING = 64
 _FAILURES_IN_A_ROW = 3
-_STEADY_S = 60.0
-"""A process that lived so long after it had loaded is not one that fails at once."""
 
 Answering = Refused | Begun | Wrote | Ended
 
@@ -87,25 +84,24 @@ class Model:
         """
         failures = 0
         while failures < _FAILURES_IN_A_ROW:
-            steady = await self._live()
-            failures = 0 if steady else failures + 1
+            answered = await self._live()
+            failures = 0 if answered else failures + 1
         raise TrainingError(
-            f"The model's process ended {failures} times in a row.",
+            f"The model's process ended {failures} times in a row without an answer.",
             next_step=f"The end of {self._log} says why; a model that is too large for this machine's memory ends so.",
         )
 
     async def _live(self) -> bool:
-        """One life of the process; whether it lasted."""
+        """One life of the process; whether it answered anything."""
         async with companion("student.keep", self._log) as process:
             self._companion = process
             await process.say(self._request.model_dump_json())
-            began_s = math.inf
+            answered = False
             try:
                 async with aclosing(process.heard()) as lines:
                     async for line in lines:
                         told = TOLD.validate_json(line)
-                        if isinstance(told, Loaded):
-                            began_s = time.monotonic()
+                        answered |= isinstance(told, Ended) and told.finish != "dropped"
                         self._take(told)
             finally:
                 self._companion = self.loaded = None
@@ -115,7 +111,7 @@ class Model:
                 before, self._slots = self._slots, anyio.Semaphore(0)
                 for _ in range(self._waiting):  # each finds that what it waited for is gone
                     before.release()
-            return time.monotonic() - began_s > _STEADY_S
+            return answered
 
     def _take(self, told: Told) -> None:
         match told:

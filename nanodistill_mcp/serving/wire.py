@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 BODY_WITHIN_S = 30.0
+_READ_OF_TOO_MUCH = 16 * MOST_BYTES
+_PAUSE_S = 0.3
 _HEADERS = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
 
 
@@ -66,20 +68,30 @@ async def read_json_bytes(scope: "Scope", receive: "Receive") -> bytes:
     if any(
         len(length) > len(str(MOST_BYTES)) or not length.isdigit() or int(length) > MOST_BYTES for length in announced
     ):
-        raise _too_large()
+        raise await _too_large(receive)
     body = bytearray()
     with anyio.move_on_after(BODY_WITHIN_S):
         while True:
             message = await receive()
             body += message.get("body", b"")
             if len(body) > MOST_BYTES:
-                raise _too_large()
+                raise await _too_large(receive)
             if message["type"] == "http.disconnect" or not message.get("more_body"):
                 return bytes(body)
     raise RefusedError(408, f"The body did not arrive within {BODY_WITHIN_S:g} seconds.")
 
 
-def _too_large() -> RefusedError:
+async def _too_large(receive: "Receive") -> RefusedError:
+    """The refusal, once the caller stopped sending or sent far too much: one that still sends would not read it."""
+    left = _READ_OF_TOO_MUCH
+    while left > 0:
+        with anyio.move_on_after(_PAUSE_S) as pause:
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if not message.get("more_body"):
+                break
+        if pause.cancelled_caught:
+            break
     refused = RefusedError(413, f"The body may have {MOST_BYTES} bytes.")
     refused.headers["connection"] = "close"
     return refused

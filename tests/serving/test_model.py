@@ -1,6 +1,11 @@
 """The model's process is another's than the server's: it is dropped, filled and killed, and the server answers on."""
 
+import os
+import random
 import signal
+import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +15,8 @@ import openai
 import psutil
 import pytest
 
+from nanodistill_mcp.serving import wire
+from nanodistill_mcp.serving.bodies import RefusedError
 from tests.conftest import Demo
 from tests.serving.conftest import Endless, endless, gone, home_of, serve_run
 
@@ -58,6 +65,55 @@ async def test_one_life_of_a_served_model(random_student: Path) -> None:
         assert served.model.pid != before
         again = await served.http.post(CHAT, json={**ASKED, "max_tokens": 2})
         assert again.status_code == 200
+
+
+async def test_a_body_that_never_comes_is_waited_for_no_longer_than_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller that sends a byte a minute would hold a connection for ever."""
+    monkeypatch.setattr(wire, "BODY_WITHIN_S", 0.02)
+
+    async def receive() -> dict[str, Any]:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    scope: dict[str, Any] = {"type": "http", "headers": [(b"content-type", b"application/json")]}
+    with pytest.raises(RefusedError) as refused:
+        await wire.read_json_bytes(scope, receive)
+    assert refused.value.status == 408
+
+
+@pytest.mark.slow
+@pytest.mark.crash
+async def test_a_model_that_is_killed_again_and_again_is_back_each_time(
+    random_student: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """Each death fails those it was answering and nobody after them; the server itself is never the one that ends."""
+    deaths, statuses = int(os.environ.get("CRASH_KILLS", "12")), Counter[int]()
+    monkey = random.Random(int(os.environ.get("CRASH_SEED", "1")))
+    back_s: list[float] = []
+    async with endless(random_student, most_waiting=64) as served:
+        await served.ready()
+
+        async def ask() -> None:
+            found: list[httpx2.Response] = []
+            await _ask(served, found, max_tokens=400)
+            statuses[found[0].status_code] += 1
+
+        for _ in range(deaths):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(8):
+                    tasks.start_soon(ask)
+                await anyio.sleep(monkey.uniform(0, 1))
+                assert served.model.pid is not None
+                psutil.Process(served.model.pid).send_signal(signal.SIGKILL)
+            began_s = time.monotonic()
+            await served.ready()
+            back_s.append(time.monotonic() - began_s)
+            assert (await served.http.post(CHAT, json={**ASKED, "max_tokens": 2})).status_code == 200
+    assert set(statuses) <= {200, 500, 503}
+    told = ", ".join(f"{count} with {status}" for status, count in sorted(statuses.items()))
+    record_property(
+        "measured", f"{deaths} deaths, {8 * deaths} questions: {told}; back after {max(back_s):.1f} s at most"
+    )
 
 
 def test_a_gguf_file_is_served_alike_and_ends_with_its_server(demo: Demo, tmp_path: Path) -> None:
