@@ -47,7 +47,9 @@ def main() -> None:
     """Load what the first line asks for, then answer."""
     told = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
-    sys.exit(_keep(sys.stdin.buffer, told))
+    code = _keep(sys.stdin.buffer, told)
+    sys.stderr.flush()
+    os._exit(code)  # the thread that waits for lines would hold an orderly end up
 
 
 def _keep(asked: IO[bytes], told: IO[str]) -> int:

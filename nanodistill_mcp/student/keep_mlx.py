@@ -24,6 +24,9 @@ _TELL_EVERY_S = 0.04
 """Text is told this often at most: each telling decodes the answer anew, as only whole answers read rightly."""
 
 
+_SEEDS = 1 << 63
+"""MLX knows no negative ones."""
+
 _MEMORY_PER_WEIGHT = 1.3
 """What an answer needs beside the weights is a small part of them."""
 
@@ -143,7 +146,7 @@ def _check_memory(folder: StudentFolder, there_gb: float | None) -> None:
 
 def sampler_of(ask: Ask) -> Callable[[mx.array], mx.array]:
     """Draws with a state of the question's own, so that the same seed draws the same whoever is answered beside it."""
-    state = [mx.random.key(ask.seed if ask.seed is not None else time.time_ns() % (1 << 62))]
+    state = [mx.random.key((time.time_ns() if ask.seed is None else ask.seed) % _SEEDS)]
 
     def sample(logprobs: mx.array) -> mx.array:
         if ask.top_p < 1:

@@ -243,9 +243,22 @@ MESSAGES = st.lists(st.fixed_dictionaries({"role": HOSTILE | st.just("user"), "c
 
 
 PATHS = st.sampled_from([CHAT, SHORT, INVOKE])
-BODIES = st.binary(max_size=60) | st.dictionaries(st.sampled_from(FIELDS), HOSTILE | MESSAGES, max_size=4).map(
-    lambda value: json.dumps(value).encode()
+PLAUSIBLE: st.SearchStrategy[Any] = st.fixed_dictionaries(
+    {"max_tokens": st.integers(1, 4)},
+    optional={
+        "prompt": st.text(max_size=60),
+        "messages": st.lists(
+            st.fixed_dictionaries({"role": st.just("user"), "content": st.text()}), min_size=1, max_size=3
+        ),
+        "temperature": st.floats(0, 2),
+        "top_p": st.floats(0.01, 1),
+        "seed": st.integers(-(1 << 63), (1 << 63) - 1),
+        "stop": st.text(min_size=1) | st.lists(st.text(min_size=1), max_size=4),
+        "stream": st.booleans(),
+    },
 )
+ANY: st.SearchStrategy[Any] = PLAUSIBLE | st.dictionaries(st.sampled_from(FIELDS), HOSTILE | MESSAGES, max_size=4)
+BODIES: st.SearchStrategy[bytes] = st.binary(max_size=60) | ANY.map(lambda value: json.dumps(value).encode())
 
 
 def _is_answered_in_the_contract(served: ServedRun, path: str, body: bytes) -> int:
