@@ -74,6 +74,7 @@ def add_examples(spec: dict[str, Any], train_file: str) -> list[Path]:
     Raises:
         UserInputError: The spec names examples and a file of others is given too, or the channel's file is not one.
     """
+    spec.setdefault("instruction", "")  # the examples may carry one
     if spec.get("seed") or spec.get("seed_path"):
         if train_file:
             raise UserInputError(
@@ -85,7 +86,6 @@ def add_examples(spec: dict[str, Any], train_file: str) -> list[Path]:
     if found is None:
         return []
     spec["seed_path"] = str(found)
-    spec.setdefault("instruction", "")
     return [found.parent]
 
 

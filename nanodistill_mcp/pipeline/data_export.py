@@ -133,7 +133,7 @@ def _readme(run: Run, form: DataForm, exported: Exported, started: Started, *, r
         "",
         f"{counts}. A row is what the student is asked (the instruction and an input) and what it is taught to write"
         + (f": {shown}." if with_reasoning else ", without reasoning."),
-        "held_out has the user's own answers; nothing that is trained on holds one of its inputs or a near copy of one.",
+        "held_out was kept aside, with the answers it was given; no row that is trained on holds most of one of its inputs.",
         "",
         "    " + exported.command,
         "",

@@ -70,6 +70,8 @@ class Request:
     set_aside: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     """Rows of the given files that could not be used: which, and why."""
     local_teacher: str = ""
+    instruction_of_the_examples: bool = False
+    """Whether nobody gave an instruction, and it is the one the examples carry."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,7 @@ def check_request(
         tags,
         given.set_aside,
         check_student(chosen.local_teacher, settings, "local teacher") if chosen.local_teacher else "",
+        instruction_of_the_examples=kept is None and not instruction.strip(),
     )
 
 
@@ -446,6 +449,8 @@ def input_warnings(request: Request) -> list[str]:
             f"{unanswered} of {len(request.seeds)} examples have no output: the teacher answers each twice, and those on which "
             "it disagrees with itself are set aside. Look at traces_cot.jsonl before going on."
         )
+    if request.instruction_of_the_examples:
+        told.append("The instruction is the one that the examples carry: read it in run.json before anything is paid.")
     if request.set_aside:
         told.append(
             f"{len(request.set_aside)} rows were set aside ({counted(request.set_aside)}): set_aside.jsonl says which."

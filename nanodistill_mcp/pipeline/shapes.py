@@ -20,6 +20,9 @@ from nanodistill_mcp.pipeline.tables import plain_text
 
 UNDERSTOOD = "{instruction, input, output}, {prompt, completion} and {messages} are understood as they are."
 
+MAX_INSTRUCTION_CHARS = 20_000
+"""Of a run, whoever gives it."""
+
 _ROLES = (["user"], ["user", "assistant"])
 
 
@@ -65,6 +68,11 @@ def settled_instruction(rows: Sequence[Any], given: str) -> str:
         raise UserInputError(
             "The examples all carry one instruction, and it is not the one that was given.",
             next_step='Leave instruction empty ("") to take theirs, or take the column out of the examples to use yours.',
+        )
+    if len(theirs) > MAX_INSTRUCTION_CHARS:
+        raise UserInputError(
+            f"The examples carry an instruction of {len(theirs)} characters; at most {MAX_INSTRUCTION_CHARS} are accepted.",
+            next_step="Shorten it, or take the column out of the examples and give instruction.",
         )
     return given.strip() or theirs
 

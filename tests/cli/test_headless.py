@@ -110,13 +110,13 @@ def test_the_examples_come_from_the_command_line_or_the_channel_where_the_file_n
     monkeypatch.setenv("SM_CHANNEL_TRAIN", str(channel))
     spec: dict[str, Any] = {"name": "a"}
     assert add_examples(spec, "") == [channel]
-    assert spec == {"name": "a", "seed_path": str(channel / "rows.jsonl"), "instruction": ""}
+    assert spec == {"name": "a", "instruction": "", "seed_path": str(channel / "rows.jsonl")}
     typed: dict[str, Any] = {"name": "a", "instruction": "Sort."}
     assert add_examples(typed, str(tmp_path / "other.csv")) == [tmp_path]
     assert typed == {"name": "a", "instruction": "Sort.", "seed_path": str(tmp_path / "other.csv")}
     named = {"seed_path": "/mine.jsonl"}
     assert add_examples(named, "") == []
-    assert named == {"seed_path": "/mine.jsonl"}
+    assert named == {"seed_path": "/mine.jsonl", "instruction": ""}
     with pytest.raises(UserInputError, match="names examples, and --train-file names others"):
         add_examples(named, "other.csv")
     monkeypatch.delenv("SM_CHANNEL_TRAIN")

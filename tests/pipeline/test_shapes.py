@@ -65,6 +65,9 @@ def test_files_of_other_programs_give_the_same_examples(tmp_path: Path, shape: s
     )
     assert _pairs(request) == [(f"message {i}", "ab"[i % 2]) for i in range(6)]
     assert request.spec.instruction == SORT
+    told = [each for each in input_warnings(request) if "instruction" in each]
+    assert len(told) == (0 if shape == "prompt and completion" else 1)
+    assert SORT not in " ".join(told)  # it is a file's text: shown where it is asked for
 
 
 def test_an_alpaca_file_may_be_csv_or_an_array_and_a_list_may_be_given_too(tmp_path: Path) -> None:
@@ -84,6 +87,8 @@ def test_an_instruction_that_differs_from_the_given_one_is_asked_about_and_an_eq
     with pytest.raises(UserInputError, match="carry one instruction, and it is not the one that was given") as refused:
         _asked(tmp_path / "a", rows, instruction="Translate it.")
     assert SORT not in str(refused.value)
+    with pytest.raises(UserInputError, match="an instruction of 20001 characters"):
+        _asked(tmp_path / "a", [{**row, "instruction": "x" * 20_001} for row in rows])
 
 
 def test_instructions_that_differ_are_put_before_the_inputs(tmp_path: Path) -> None:
