@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from nanodistill_mcp.demo.student import student_path
+from nanodistill_mcp.pipeline.shapes import UNDERSTOOD
 from tests.conftest import Bench
 
 SHAPE = (
@@ -24,7 +25,7 @@ CANARY = "CANARY-8d1f"
             "seed.jsonl",
             json.dumps({"question": CANARY, "answer": "b"}) + "\n",
             "Example 1 has 2 columns that are not exactly input and output. Rename the columns to input and output and "
-            f"remove the others. {SHAPE}",
+            f"remove the others. {SHAPE} {UNDERSTOOD}",
             id="wrong columns",
         ),
         pytest.param("seed.csv", "", f"The seed file is empty. {SHAPE}", id="empty"),
