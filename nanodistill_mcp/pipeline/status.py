@@ -10,10 +10,10 @@ from nanodistill_mcp.jobs.memory import free_disk_bytes
 from nanodistill_mcp.jobs.processes import is_same
 from nanodistill_mcp.pipeline.revisions import moved_since_dataset
 from nanodistill_mcp.runs.files import read_object
-from nanodistill_mcp.runs.journal import read_journal, spend_of
+from nanodistill_mcp.runs.journal import FollowedSpend, read_journal
 from nanodistill_mcp.runs.paths import JobPaths, RunPaths
 from nanodistill_mcp.runs.questions import Open, Questions
-from nanodistill_mcp.runs.records import PIPELINE, Control, Exit, Heartbeat, JobRequest, Spend, Stage, State
+from nanodistill_mcp.runs.records import PIPELINE, Control, Exit, Heartbeat, JobRequest, Paid, Spend, Stage, State
 from nanodistill_mcp.runs.store import Run, read_record
 from nanodistill_mcp.settings import HOST_TEACHER
 from nanodistill_mcp.teacher.batch_book import open_batches
@@ -23,6 +23,9 @@ COSTS: frozenset[Stage] = frozenset(("synthesize_cot", "extract_policy", "amplif
 
 _SILENT_FROM_S = 30.0
 """A busy machine delays a heartbeat by seconds."""
+
+_FOLLOWED = FollowedSpend()
+"""A running stage is asked about every few seconds, and its journal only grows."""
 
 _FULL_BYTES = 1 << 20
 """With less room than this nothing of a run can be written."""
@@ -174,17 +177,19 @@ def spend(run: Run, stages: list[StageStatus] | None = None) -> Spend:
         run: The run.
         stages: Its :func:`pipeline_status`, where that is at hand.
     """
-    total = _paid_at_last_end(run) or spend_of(read_journal(run.paths.calls).records)
+    ended = _paid_at_last_end(run)
+    if ended and run.paths.calls.exists() and ended.journal_bytes == run.paths.calls.stat().st_size:
+        total = ended.spend
+    else:
+        total = _FOLLOWED.of(run.paths.calls, ended)
     living = any(found.state.active for found in stages or pipeline_status(run) if found.stage in COSTS)
     return total.model_copy(update={"in_doubt_calls": 0, "in_doubt_usd": 0.0}) if living else total
 
 
-def _paid_at_last_end(run: Run) -> Spend | None:
-    """What the last job to end found the journal to say; None when the journal has grown since."""
+def _paid_at_last_end(run: Run) -> Paid | None:
+    """What the last job to end found the journal to say."""
     ended = next((exit_ for job in reversed(run.paths.job_list()) if (exit_ := read_record(job.exit, Exit))), None)
-    if ended is None or ended.paid is None or not run.paths.calls.exists():
-        return None
-    return ended.paid.spend if ended.paid.journal_bytes == run.paths.calls.stat().st_size else None
+    return ended.paid if ended else None
 
 
 def _with_batches(run: Run, found: StageStatus) -> StageStatus:

@@ -212,33 +212,105 @@ class Journal:
         self.close()
 
 
-def spend_of(records: list[Record]) -> Spend:
-    """Add up what a journal says was paid.
+class SpendSum:
+    """Adds up what a journal says was paid, record by record.
 
     An intent that has neither answer nor error was in flight when its worker died: it may have been billed, so it is
     counted apart, at its worst case. What a clone borrowed of another run's journal, that run paid.
     """
-    spend = Spend()
-    for record in records:
+
+    def __init__(self, paid: Spend | None = None) -> None:
+        """Begin at nothing, or at what was paid for calls that are all closed."""
+        self._closed = (paid or Spend()).model_copy()
+        self._open: dict[tuple[str, int], list[Record]] = {}
+
+    def add(self, record: Record) -> None:
+        """Count one more record."""
         if "borrowed_from" in record:
-            continue  # another run paid for it
+            return
+        closed = self._closed
         match record["kind"]:
+            case "intent":
+                self._open.setdefault((record["call_id"], record["attempt"]), []).append(record)
             case "answer":
-                spend.calls += 1
-                spend.input_tokens += record["input_tokens"]
-                spend.output_tokens += record["output_tokens"]
-                spend.usd += record["cost_usd"]
+                self._close(record)
+                closed.calls += 1
+                closed.input_tokens += record["input_tokens"]
+                closed.output_tokens += record["output_tokens"]
+                closed.usd += record["cost_usd"]
             case "error":
-                spend.failed_calls += 1
-                spend.usd += record["cost_usd"]
-                spend.in_doubt_tokens += record.get("tokens", 0)
+                self._close(record)
+                closed.failed_calls += 1
+                closed.usd += record["cost_usd"]
+                closed.in_doubt_tokens += record.get("tokens", 0)
             case _:
-                pass  # verdicts cost nothing, and intents only while they are open
-    still_open = in_doubt(records)
-    spend.in_doubt_calls = len(still_open)
-    spend.in_doubt_usd = sum(record["max_usd"] for record in still_open)
-    spend.in_doubt_tokens += sum(record.get("max_tokens", 0) for record in still_open)
-    return spend
+                pass  # verdicts cost nothing
+
+    def _close(self, record: Record) -> None:
+        """An answer closes one intent: of two of the same attempt, because a worker died in the first, one stays in doubt."""
+        key = record["call_id"], record["attempt"]
+        if begun := self._open.get(key):
+            begun.pop()
+            if not begun:
+                del self._open[key]
+
+    def total(self) -> Spend:
+        """What was paid by the records so far."""
+        still_open = [record for begun in self._open.values() for record in begun]
+        return self._closed.model_copy(
+            update={
+                "in_doubt_calls": self._closed.in_doubt_calls + len(still_open),
+                "in_doubt_usd": self._closed.in_doubt_usd + sum(record["max_usd"] for record in still_open),
+                "in_doubt_tokens": self._closed.in_doubt_tokens
+                + sum(record.get("max_tokens", 0) for record in still_open),
+            }
+        )
+
+
+def spend_of(records: list[Record]) -> Spend:
+    """What a journal says was paid."""
+    total = SpendSum()
+    for record in records:
+        total.add(record)
+    return total.total()
+
+
+class FollowedSpend:
+    """What growing journals say was paid: of each, what was read once is not read again."""
+
+    _MOST = 64
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[int, int, SpendSum]] = {}
+
+    def of(self, path: Path, paid: Paid | None = None) -> Spend:
+        """What the journal says by now.
+
+        Args:
+            path: The journal; one that is missing says nothing was paid.
+            paid: What it said at an earlier length, to begin there where all calls were closed by then.
+        """
+        try:
+            with open_plain(path) as stream:
+                found = os.fstat(stream.fileno())
+                inode, at, total = self._known.pop(path, (0, 0, SpendSum()))
+                if inode != found.st_ino or at > found.st_size:  # another file, or one that was cut
+                    at, total = 0, SpendSum()
+                    if paid and paid.spend.in_doubt_calls == 0 and paid.journal_bytes <= found.st_size:
+                        at, total = paid.journal_bytes, SpendSum(paid.spend)
+                stream.seek(at)
+                for line in stream:  # line by line: the first reading may be of hundreds of megabytes
+                    if not line.endswith(b"\n"):
+                        break
+                    at += len(line)
+                    if record := decode(line):
+                        total.add(record)
+        except FileNotFoundError:
+            return Spend()
+        self._known[path] = found.st_ino, at, total
+        if len(self._known) > self._MOST:
+            del self._known[next(iter(self._known))]  # whom nobody asked about for longest
+        return total.total()
 
 
 def paid_by_now(path: Path) -> Paid | None:

@@ -32,6 +32,7 @@ def main() -> None:
         "last page": lambda: runs_reply(app, offset=last),
         "a tag": lambda: runs_reply(app, tag="rare"),
         "status": lambda: status_reply(run, detail=False),
+        "status again": lambda: status_reply(run, detail=False),
         "tail": lambda: tail_lines(run.paths.traces_amplified, 20),
         "a page in the middle": lambda: read_page(run, "traces_amplified.jsonl", 50_000, 50),
         "resume": resume,

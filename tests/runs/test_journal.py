@@ -19,7 +19,17 @@ import pytest
 
 from nanodistill_mcp.errors import RunStateError
 from nanodistill_mcp.runs import journal as module
-from nanodistill_mcp.runs.journal import Journal, decode, encode, in_doubt, parse, read_journal, spend_of
+from nanodistill_mcp.runs.journal import (
+    FollowedSpend,
+    Journal,
+    decode,
+    encode,
+    in_doubt,
+    paid_by_now,
+    parse,
+    read_journal,
+    spend_of,
+)
 
 _RECORDS: list[dict[str, Any]] = [
     {"kind": "intent", "call_id": "a", "attempt": 0, "max_usd": 0.5},
@@ -328,6 +338,44 @@ def test_calls_in_doubt_are_listed_oldest_first() -> None:
     """They are named to the user, who can look them up with the provider."""
     records = [_intent("b"), _intent("a"), _intent("c"), _answer("a"), _intent("b", 1)]
     assert [(r["call_id"], r["attempt"]) for r in in_doubt(records)] == [("b", 0), ("c", 0), ("b", 1)]
+
+
+def test_a_growing_journal_is_added_up_without_reading_again_what_was_read(tmp_path: Path) -> None:
+    """A stage that runs for hours is asked about every few seconds: what it paid long ago must cost nothing any more."""
+    path, followed = tmp_path / "calls.jsonl", FollowedSpend()
+    assert followed.of(path) == spend_of([])
+    records = [_intent("a"), _intent("b"), _answer("a"), _error("b", cost=1.0), _intent("a", 1), _answer("c"), _VERDICT]
+    for count, record in enumerate(records, 1):
+        line = encode(record)
+        with path.open("ab") as stream:
+            stream.write(line[:9])
+        assert followed.of(path) == spend_of(records[: count - 1]), "half a line is not one yet"
+        with path.open("ab") as stream:
+            stream.write(line[9:])
+        assert followed.of(path) == spend_of(records[:count])
+    was_read = path.stat().st_size
+    with path.open("r+b") as stream:
+        stream.write(b"x" * (was_read - 1))
+    assert followed.of(path) == spend_of(records), "what was read is not read again"
+    with path.open("wb") as stream:
+        stream.write(encode(_answer("d")))
+    assert followed.of(path) == spend_of([_answer("d")]), "a shorter one is another one"
+
+
+def test_what_a_journal_came_to_at_the_end_of_a_job_is_where_the_next_ones_sum_begins(tmp_path: Path) -> None:
+    """A new server need not read what was paid by jobs that ended; unless a call was open then, which may be closed since."""
+    path = tmp_path / "calls.jsonl"
+    before, after = [_intent("a"), _answer("a")], [_intent("b"), _answer("b"), _intent("c")]
+    path.write_bytes(b"".join(map(encode, before)))
+    paid = paid_by_now(path)
+    assert paid is not None
+    path.write_bytes(b"?" * (paid.journal_bytes - 1) + b"\n" + b"".join(map(encode, after)))
+    assert FollowedSpend().of(path, paid) == spend_of([*before, *after])
+    path.write_bytes(b"".join(map(encode, [_intent("a"), _intent("x"), _answer("a")])))
+    open_then = paid_by_now(path)
+    with path.open("ab") as stream:
+        stream.write(encode(_answer("x")))
+    assert FollowedSpend().of(path, open_then).in_doubt_calls == 0
 
 
 def test_a_journal_of_many_lines_is_read_in_time_that_grows_with_them() -> None:
