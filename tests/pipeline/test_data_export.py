@@ -6,6 +6,9 @@ documented in are named in nanodistill_mcp/pipeline/data_forms.py.
 
 import ast
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -234,3 +237,21 @@ def test_the_command_takes_every_form(home: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     assert export_rows(home, run.run_id, "trl", out="", reasoning=True, model="") == 0
     assert (tmp_path / f"{run.run_id}-trl" / "train.jsonl").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
+def test_the_library_they_load_rows_with_reads_them_back(home: Path, tmp_path: Path, form: DataForm) -> None:
+    """Where ``datasets`` is installed, which is not brought along."""
+    run = _run(home)
+    folder = export_data(run, form, tmp_path / "out").folder
+    [rows] = folder.glob("train.json*")
+    program = "import datasets, json, sys; print(json.dumps(list(datasets.load_dataset('json', data_files=sys.argv[1])['train'])))"
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", program, str(rows)]
+    read = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    if "No module named 'datasets'" in read.stderr:
+        pytest.skip("datasets is not brought along")
+    assert read.returncode == 0, read.stderr
+    text = rows.read_text(encoding="utf-8")
+    assert json.loads(read.stdout) == (json.loads(text) if form == "alpaca" else _lines(rows))
