@@ -116,7 +116,7 @@ class Options(BaseModel):
     lora_dropout: float | None = Field(default=None, ge=0, lt=1, description="Dropout inside the adapter.")
     lora_layers: int | None = Field(default=None, ge=-1, description="Trained blocks counted from the last; -1 is all.")
     lora_keys: list[str] | None = Field(
-        default=None, description="Block-relative module names; left out, all linear layers."
+        default=None, description="Block-relative module names; left out, or 'auto', all linear layers of the student."
     )
     max_seq_length: int | None = Field(
         default=None, ge=16, le=131072, description="Longer rows are dropped with a count, never cut."

@@ -221,7 +221,7 @@ def _translate_one(name: str, value: Any, source: str, told: _Translated) -> Non
             told.put(
                 "optimizer", "adamw", source, "" if value == "adamw" else "the 8-bit and fused variants are for CUDA"
             )
-        case (("target_modules" | "lora_keys"), ("all-linear" | "all")):
+        case (("target_modules" | "lora_keys"), ("auto" | "all-linear" | "all" | ["auto"])):
             told.notes["lora_keys"] = "all linear layers, as by default"
         case (("target_modules" | "lora_keys"), list()):
             names = cast("list[Any]", value)

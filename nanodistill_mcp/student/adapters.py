@@ -2,12 +2,14 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportUnknownParameterType=false, reportMissingTypeStubs=false
 
+import re
 from pathlib import Path
 from typing import Any, cast
 
 import mlx.core as mx
 from mlx import nn
 from mlx.utils import tree_flatten
+from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from nanodistill_mcp.errors import UserInputError
@@ -18,6 +20,12 @@ from nanodistill_mcp.student.requests import Recipe
 
 ADAPTER_FILE = "adapters.safetensors"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
+_TARGETS = (
+    *(nn.Linear, nn.QuantizedLinear, nn.Embedding, nn.QuantizedEmbedding),
+    *(SwitchLinear, QuantizedSwitchLinear),
+)
+_NAME = re.compile(r"[\w.]{1,80}")
+_SHOWN = 300
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
@@ -55,12 +63,37 @@ def attach_adapter(model: nn.Module, recipe: Recipe) -> None:
             f"DoRA does not work on a student quantized to {bits} bits.",
             next_step="Use options.fine_tune_type='lora', or a student of 4 or 8 bits.",
         )
+    targets = lora_targets(model)
+    known = {*targets, *(name for name, module in model.named_modules() if _is_target(module))}  # lm_head, for one
+    if wrong := [key for key in recipe.lora_keys or () if key not in known]:
+        shown = ", ".join(repr(key) for key in wrong if _NAME.fullmatch(key))[:_SHOWN]
+        raise UserInputError(
+            f"options.lora_keys names what is no module of this student that LoRA is put on{f': {shown}' if shown else ''}.",
+            next_step=f"Its modules: {', '.join(targets)}. Or lora_keys='auto', which is all of them.",
+        )
     linear_to_lora_layers(model, recipe.num_layers, _lora_parameters(recipe), use_dora=recipe.fine_tune_type == "dora")
+    if not targets and not recipe.lora_keys:
+        raise UserInputError(
+            "None of this student's modules can carry LoRA: MLX-LM has no form of it for their kind.",
+            next_step="Choose another student with clone_run(student=...), or options.fine_tune_type='full'.",
+        )
     if not trained(model):
         raise UserInputError(
-            "options.lora_keys names no module of this student.",
-            next_step="Leave lora_keys out to train every linear layer, or give names like 'self_attn.q_proj'.",
+            "The blocks that are trained have none of the modules that options.lora_keys names.",
+            next_step=f"Raise options.lora_layers, or choose others of its modules: {', '.join(targets)}.",
         )
+
+
+def lora_targets(model: nn.Module) -> list[str]:
+    """The modules LoRA can be put on, named from the block on: all of them are meant by ``auto``, whatever the architecture."""
+    found: dict[str, None] = {}
+    for block in blocks(model):
+        found |= dict.fromkeys(name for name, module in block.named_modules() if _is_target(module))
+    return sorted(found)
+
+
+def _is_target(module: nn.Module) -> bool:
+    return hasattr(module, "to_lora") or isinstance(module, _TARGETS)
 
 
 def load_into(model: nn.Module, adapter_dir: Path) -> None:

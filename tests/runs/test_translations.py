@@ -23,6 +23,8 @@ from nanodistill_mcp.runs.translations import translate
         ({"optim": "adamw_8bit", "lr_scheduler_type": "linear"}, {"optimizer": "adamw", "lr_schedule": "linear"}),
         ({"target_modules": ["q_proj", "up_proj"]}, {"lora_keys": ["self_attn.q_proj", "mlp.up_proj"]}),
         ({"target_modules": "all-linear", "bias": "none"}, {}),
+        ({"lora_keys": "auto"}, {}),
+        ({"mlx_lm": {"lora_parameters": {"keys": ["auto"]}}}, {}),
         ({"use_rslora": True, "r": 16, "lora_alpha": 8}, {"lora_rank": 16, "lora_scale": 2.0}),
         ({"mlx_lm": {"num_layers": 4, "grad-checkpoint": True}}, {"lora_layers": 4, "gradient_checkpointing": True}),
         (

@@ -48,6 +48,7 @@ class CancelAt(Control):
         {"optimizer": "sgd", "learning_rate": 0.05, "optimizer_config": {"momentum": 0.9}},
         {"optimizer": "adafactor", "learning_rate": 1e-2},
         {"mlx_schedule": {"name": "exponential_decay", "arguments": [5e-3, 0.99], "warmup": 2, "warmup_init": 0.0}},
+        {"lora_keys": ["self_attn.o_proj", "model.embed_tokens"]},
         {"grad_checkpoint": True},
         {"grad_accumulation_steps": 4},
         {"mask_prompt": False},
@@ -94,7 +95,7 @@ def test_students_of_every_family_are_trained(tmp_path: Path, arch: str) -> None
     ("changes", "said"),
     [
         ({"fine_tune_type": "full"}, "quantized to 4 bits"),
-        ({"lora_keys": ["q_proj"]}, "names no module"),
+        ({"lora_keys": ["q_proj"]}, "names what is no module of this student that LoRA is put on: 'q_proj'"),
     ],
 )
 def test_a_recipe_that_does_not_fit_the_student_is_refused_by_name(
@@ -103,6 +104,16 @@ def test_a_recipe_that_does_not_fit_the_student_is_refused_by_name(
     """MLX says "no gradient" and "at least one argument"."""
     with pytest.raises(UserInputError, match=said):
         train(training(tmp_path, quantized_student, **changes))
+
+
+def test_a_wrong_target_among_right_ones_is_refused_with_the_list_of_the_right_ones(
+    tmp_path: Path, student: Path
+) -> None:
+    """MLX-LM leaves it out in silence: half of the adapter is then missing."""
+    with pytest.raises(UserInputError, match=r"LoRA is put on: 'attention\.wq'\.") as refused:
+        train(training(tmp_path, student, lora_keys=["self_attn.q_proj", "attention.wq", "no such thing"]))
+    assert "mlp.down_proj, mlp.gate_proj, mlp.up_proj, self_attn.k_proj" in refused.value.next_step
+    assert "'auto'" in refused.value.next_step
 
 
 def test_fewer_rows_than_a_batch_lower_the_batch(tmp_path: Path, student: Path) -> None:
