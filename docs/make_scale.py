@@ -171,7 +171,7 @@ def _constants(scale: Scale) -> list[str]:
             for at_once, rate in ANSWERS_A_SECOND.items()
         ),
         (
-            "the status of a running stage, for each call",
+            "the first status of a running stage after a server's start, for each call",
             f"{STATUS_US_A_CALL:g} µs",
             "`python -m pytest -m 'crash and slow' tests/crash/test_size.py`",
         ),
@@ -244,7 +244,7 @@ def _stops(scale: Scale) -> list[str]:
         ),
         (
             "journal",
-            "held in memory as a whole, by the worker and by a status",
+            "held in memory as a whole, by the worker",
             f"{rows_in(scale.journal_bytes)} in 16 GB",
         ),
         (
@@ -254,8 +254,8 @@ def _stops(scale: Scale) -> list[str]:
         ),
         ("index of near copies", "time that grows with the square", f"{_count(in_a_day)} in a day"),
         (
-            "status of a running stage",
-            "reads the journal within a call of 45 s",
+            "first status of a running stage",
+            "reads the journal within a call of 45 s; the next ones what is new",
             _count(_LONGEST_CALL_S / STATUS_US_A_CALL * 1e6 / scale.of["calls_a_row"]),
         ),
         ("training", "all tokenized rows in memory", f"{rows_in(scale.training_bytes)} in 16 GB"),

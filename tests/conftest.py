@@ -53,6 +53,11 @@ class ScriptedTeacher:
         return self.server.openai_url
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put those that need the demo first: of several processes one then makes it, and none of the others waits for it."""
+    items.sort(key=lambda item: "demo" not in getattr(item, "fixturenames", ()))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the figures of the proofs, which docs/reliability.md tells, at the end of what their command prints."""
     for report in terminalreporter.stats.get("passed", []):

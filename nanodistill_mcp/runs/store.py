@@ -293,7 +293,11 @@ class RunStore:
 
     def all(self) -> Iterator[Run]:
         """Every run, newest first."""
-        return (Run(RunPaths(self.runs_dir / name)) for name in self.names())
+        return map(self.named, self.names())
+
+    def named(self, name: str) -> Run:
+        """The run of a name that :meth:`names` gave."""
+        return Run(RunPaths(self.runs_dir / name))
 
 
 def _is_run(entry: os.DirEntry[str]) -> bool:

@@ -20,13 +20,13 @@ _MODELS = ("base", "student", "teacher")
 
 def runs_reply(app: App, *, tag: str = "", offset: int = 0, limit: int = PAGE) -> StatusReply:
     """A page of the runs, those last changed first. A damaged one is a line that says so, never a failed list."""
-    runs = list(app.store.all()) if not tag else [run for run in app.store.all() if _has_tag(run, tag)]
-    lines = [_line(run) for run in runs[offset : offset + limit]]
+    names = [run.run_id for run in app.store.all() if _has_tag(run, tag)] if tag else app.store.names()
+    lines = [_line(app.store.named(name)) for name in names[offset : offset + limit]]
     end = offset + len(lines)
-    left = end if lines and end < len(runs) else -1
+    left = end if lines and end < len(names) else -1
     if left >= 0:
         further = {"offset": left, **({"tag": tag} if tag else {})}
-        step = NextStep(tool="get_status", arguments=further, why=f"{len(runs) - end} further runs are older.")
+        step = NextStep(tool="get_status", arguments=further, why=f"{len(names) - end} further runs are older.")
     elif lines:
         step = NextStep(tool="get_status", arguments={"run_id": lines[0].run_id}, why="See this run in full.")
     elif tag or offset:
@@ -45,7 +45,7 @@ def runs_reply(app: App, *, tag: str = "", offset: int = 0, limit: int = PAGE) -
         run_id="",
         folder=str(app.store.runs_dir),
         runs=lines,
-        runs_in_all=len(runs),
+        runs_in_all=len(names),
         next_offset=left,
         next_step=step,
     )
