@@ -139,6 +139,10 @@ class Settings(BaseModel):
         {}, description="Markdown files that replace the package's prompts in new runs."
     )
     trackers: list[TrackerName] = Field([], description="Experiment trackers that are told of each training.")
+    device: Literal["auto", "metal", "cuda", "cpu"] = Field(
+        default="auto",
+        description="Where students compute; auto is the first of Metal, CUDA and the CPU that is there.",
+    )
     hostfile: Path | None = Field(default=None, description="mlx.launch's: trainings run on all machines in it.")
     pass_environment: list[str] = Field(
         [], description="Further variables for the teacher's worker, such as HTTPS_PROXY."
@@ -193,6 +197,9 @@ _ACCEPTED = sorted(Settings.model_fields.keys() - {"home", "origins"})
 
 ON_THE_COMMAND_LINE = "NANODISTILL_SET"
 """The variable in which a command hands what ``--set`` gave, as JSON, to the servers that it starts."""
+
+DEVICE_VARIABLE = "NANODISTILL_DEVICE"
+"""The variable in which a server hands ``device`` to the processes in which students compute."""
 
 _LISTS = ("allowed_paths", "pass_environment", "allowed_students", "trackers")
 _NOT_SETTINGS = ("home", "config", "http_token", "fault", "set")
@@ -313,7 +320,7 @@ def _from_environment(env: Mapping[str, str]) -> dict[str, Any]:
         if not _put(found, key.split("__"), value):
             raise ConfigurationError(
                 f"The variable {name} is not one this server knows.",
-                next_step="Known: NANODISTILL_HOME, _CONFIG, _ALLOWED_PATHS, _ALLOWED_STUDENTS, _PASS_ENVIRONMENT, _DEFAULT_TEACHER, _DEFAULT_STUDENT, _HOSTFILE, _TRACKERS, "
+                next_step="Known: NANODISTILL_HOME, _CONFIG, _ALLOWED_PATHS, _ALLOWED_STUDENTS, _PASS_ENVIRONMENT, _DEFAULT_TEACHER, _DEFAULT_STUDENT, _DEVICE, _HOSTFILE, _TRACKERS, "
                 "_BUDGET__USD_PER_RUN, _BUDGET__USD_PER_DAY, _BUDGET__ASK_ABOVE_USD, _HTTP_TOKEN, the same for CALLS and TOKENS, "
                 "_PROMPTS__COT and the like, and _TEACHERS__NAME__API_BASE and the like.",
             )
@@ -342,7 +349,7 @@ def _put(found: dict[str, Any], parts: list[str], text: str) -> bool:
     match parts:
         case [name] if name in _LISTS:
             found[name] = json.loads(text) if _is_json_list(text) else [part for part in text.split(os.pathsep) if part]
-        case ["default_teacher" | "default_student" | "hostfile" as name]:
+        case ["default_teacher" | "default_student" | "hostfile" | "device" as name]:
             found[name] = text
         case ["budget" | "prompts" as group, name]:
             found.setdefault(group, {})[name] = text

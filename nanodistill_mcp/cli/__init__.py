@@ -11,7 +11,7 @@ from nanodistill_mcp import __version__
 from nanodistill_mcp.errors import NanodistillError
 from nanodistill_mcp.runs.paths import data_home
 from nanodistill_mcp.runs.records import PIPELINE
-from nanodistill_mcp.settings import ON_THE_COMMAND_LINE, from_words, load_settings
+from nanodistill_mcp.settings import DEVICE_VARIABLE, ON_THE_COMMAND_LINE, from_words, load_settings
 
 DATA_FORMS = ("trl", "llama-factory", "unsloth", "axolotl", "easydistill", "alpaca")
 
@@ -151,6 +151,7 @@ def _serve(over_http: tuple[str, int] | None = None) -> int:
     from nanodistill_mcp.server.stdio import serve_stdio
 
     settings = load_settings(data_home())
+    os.environ[DEVICE_VARIABLE] = settings.device  # wherever it was set: workers and their students inherit it
     if settings.prompts:  # one that is not accepted stops the server, as any other value of the configuration does
         from nanodistill_mcp.teacher.wording import read_wordings
 

@@ -23,7 +23,7 @@ from nanodistill_mcp.jobs.launch import Lost, observe
 from nanodistill_mcp.jobs.memory import spare_gb
 from nanodistill_mcp.runs.store import RunStore
 from nanodistill_mcp.server.preflight import inspect_device, inspect_student, inspect_teacher
-from nanodistill_mcp.settings import Settings, load_settings
+from nanodistill_mcp.settings import DEVICE_VARIABLE, Settings, load_settings
 from nanodistill_mcp.teacher.wording import read_wordings
 
 _FREE_GB, _MEMORY_GB = 10.0, 6.0
@@ -54,6 +54,7 @@ async def examine(home: Path) -> DoctorReply:
     """Look at everything, the slow things side by side. Nothing is paid, and no run is changed."""
     try:
         settings = load_settings(home)
+        os.environ[DEVICE_VARIABLE] = settings.device
         checks = _checks(home, settings)
     except NanodistillError as error:
         checks = [("configuration", partial(_fails, error))]

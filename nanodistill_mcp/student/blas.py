@@ -11,8 +11,16 @@ import ctypes
 import ctypes.util
 import os
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 
+from nanodistill_mcp.errors import ConfigurationError
+from nanodistill_mcp.settings import DEVICE_VARIABLE
+
+PREFERRED = ("metal", "cuda", "cpu")
+"""Devices, the fastest first."""
+
+_NAMED = {"metal": "Metal", "cuda": "CUDA"}
 _NAMES = ("libopenblas.so.0", "libopenblas.so", "libopenblasp.so.0")
 
 
@@ -21,7 +29,7 @@ class Device:
     """Where MLX computes in this process, and with what."""
 
     kind: str
-    """``gpu`` or ``cpu``."""
+    """``metal``, ``cuda`` or ``cpu``."""
     blas: str | None
     """The system library that took the place of the reference BLAS; None when there is none or none is needed."""
     compiles: bool
@@ -29,28 +37,69 @@ class Device:
 
 
 def prepare() -> Device:
-    """Load a system OpenBLAS if there is one, import MLX, and switch kernel compilation off when there is no GPU.
+    """Load a system OpenBLAS if there is one, import MLX, choose the device, and compile no kernels for a CPU.
 
     ``MLX_DISABLE_COMPILE`` set by the user, to anything, leaves compilation to them. Must run before anything else
     imports MLX: symbols that are bound already stay bound.
+
+    Raises:
+        ConfigurationError: The device that the configuration asks for is not there.
     """
     blas = _load_openblas() if sys.platform == "linux" else None
     import mlx.core as mx
 
-    has_gpu = mx.is_available(mx.gpu)
+    kind = device()
+    if kind == "cpu":
+        mx.set_default_device(mx.cpu)
     compiles = "MLX_DISABLE_COMPILE" not in os.environ
-    if compiles and not has_gpu:
+    if compiles and kind == "cpu":
         mx.disable_compile()
         compiles = False
-    return Device(kind="gpu" if has_gpu else "cpu", blas=blas, compiles=compiles)
+    return Device(kind=kind, blas=blas, compiles=compiles)
+
+
+def device() -> str:
+    """What this process computes on: what the configuration asks for, else the first of :data:`PREFERRED` that is there.
+
+    Raises:
+        ConfigurationError: What it asks for is not there.
+    """
+    import mlx.core as mx
+
+    gpu = "metal" if sys.platform == "darwin" else "cuda"
+    there = (gpu, "cpu") if mx.is_available(mx.gpu) else ("cpu",)
+    return chosen(os.environ.get(DEVICE_VARIABLE, "auto"), there)
+
+
+def chosen(wanted: str, there: Collection[str]) -> str:
+    """The device to compute on.
+
+    Args:
+        wanted: One of :data:`PREFERRED`, or ``auto`` for the first of them that is there.
+        there: Those that MLX has on this machine.
+
+    Raises:
+        ConfigurationError: The wanted one is not there.
+    """
+    if wanted == "auto":
+        return next(kind for kind in PREFERRED if kind in there)
+    if wanted in there:
+        return wanted
+    extra = " For an NVIDIA card install the extra nanodistill-mcp[cuda]." if wanted == "cuda" else ""
+    raise ConfigurationError(
+        f"The configuration asks for device={wanted if wanted in PREFERRED else '?'}, and MLX has only {', '.join(there)} here.",
+        next_step=f"Set device to auto in the server's configuration, which takes the first of {', '.join(PREFERRED)}.{extra}",
+    )
 
 
 def words() -> str:
     """Where MLX computes in this process and why, for people."""
     import mlx.core as mx
 
+    if (kind := device()) != "cpu":
+        return f"the GPU, through {_NAMED[kind]}"
     if mx.is_available(mx.gpu):
-        return f"the GPU, through {'Metal' if sys.platform == 'darwin' else 'CUDA'}"
+        return "the CPU, as the configuration's device asks, although there is a GPU"
     if sys.platform == "linux":
         return "the CPU: this MLX has no GPU here (for an NVIDIA card install the extra cuda)"
     return "the CPU: MLX finds no GPU here"

@@ -23,7 +23,7 @@ def look(_: DeviceRequest) -> DeviceFacts:
     began_s = time.perf_counter()
     losses = _two_steps()
     elapsed_s = time.perf_counter() - began_s
-    has_gpu = mx.is_available(mx.gpu)
+    has_gpu = blas.device() != "cpu"
     info: dict[str, Any] = mx.device_info() if has_gpu else {}
     room = info.get("max_recommended_working_set_size") or info.get("total_memory") or 0  # Metal's name, and CUDA's
     return DeviceFacts(

@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from nanodistill_mcp.errors import ConfigurationError
+from nanodistill_mcp.student import blas
+from nanodistill_mcp.student.requests import DeviceRequest
+from tests.student.bench import carry_out
+
 _REPORT = (
     "import sys, time; sys.path.insert(0, sys.argv[1])\n"
     "from nanodistill_mcp.student import blas\n"
@@ -33,12 +38,40 @@ def _report(**environment: str) -> list[str]:
 def test_a_system_openblas_takes_the_place_of_the_reference_blas() -> None:
     """The reference BLAS needs some 700 ms for this product, OpenBLAS 15 ms."""
     kind, blas, compiles, seconds = _report()
-    if kind == "gpu":
+    if kind != "cpu":
         pytest.skip("products are computed on the GPU")
 
     assert blas.startswith("libopenblas")
     assert compiles == "False"
     assert float(seconds) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("wanted", "there", "taken"),
+    [
+        ("auto", ("metal", "cpu"), "metal"),
+        ("auto", ("cuda", "cpu"), "cuda"),
+        ("auto", ("cpu",), "cpu"),
+        ("cpu", ("metal", "cpu"), "cpu"),
+        ("cuda", ("cuda", "cpu"), "cuda"),
+    ],
+)
+def test_the_fastest_device_there_is_computes_unless_another_is_asked_for(
+    wanted: str, there: tuple[str, ...], taken: str
+) -> None:
+    """Metal before CUDA before the CPU, and the user's word before that."""
+    assert blas.chosen(wanted, there) == taken
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="has Metal")
+def test_a_device_that_is_not_there_is_refused_in_words(tmp_path: Path) -> None:
+    """Hours on the CPU are not what somebody wanted who asked for the GPU."""
+    with pytest.raises(ConfigurationError, match="device=metal, and MLX has only cpu here") as refused:
+        blas.chosen("metal", ("cpu",))
+    assert "metal, cuda, cpu" in refused.value.next_step
+
+    code, told = carry_out(DeviceRequest(result_path=tmp_path / "told.json"), NANODISTILL_DEVICE="metal")
+    assert (code, told["kind"]) == (1, "configuration")
 
 
 def test_compilation_is_the_users_choice_when_they_made_one() -> None:
