@@ -1,5 +1,6 @@
 """``serve-model``: a run's trained model for other programs, over HTTP."""
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from nanodistill_mcp.runs.store import RunStore
 from nanodistill_mcp.serving.listening import bound, is_loopback, token_of
 from nanodistill_mcp.serving.model import Model
 from nanodistill_mcp.serving.serve import serve
+from nanodistill_mcp.settings import DEVICE_VARIABLE, load_settings
 
 
 def serve_model(
@@ -26,6 +28,7 @@ def serve_model(
     parallel: int,
 ) -> int:
     """Serve until a signal asks to stop."""
+    os.environ[DEVICE_VARIABLE] = load_settings(home).device
     store = RunStore(home)
     found = chosen(store.open(run_id), form, context_tokens=context_tokens, parallel=parallel)
     token, where = token_of(home) if with_token or not is_loopback(host) else ("", "")

@@ -157,7 +157,7 @@ class _Places:
 
     def __init__(self, run: Run) -> None:
         spec, trained = run.manifest.spec, states.stage_result(run, "train") or {}
-        named = [spec.student, spec.options.get("test_path"), spec.options.get("inputs_path")]
+        named = [spec.student, *(spec.options.get(name) for name in ("local_teacher", "test_path", "inputs_path"))]
         named += [trained.get("student_path"), trained.get("student")]
         known = {path: _last(path) for path in named if isinstance(path, str) and _is_path(path)}
         known |= {str(path): "." for path in (run.paths.root, run.paths.root.resolve())}

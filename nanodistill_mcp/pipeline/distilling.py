@@ -70,17 +70,22 @@ def distilling_of(options: Options, teacher: StudentFacts | None, reasons: dict[
 
 
 def by_option(recipe: Recipe) -> dict[str, Any]:
-    """A recipe's distillation under the names of the options."""
+    """A recipe's distillation under the names of the options; the teacher without its folder, for reports that are passed on."""
     how = recipe.distilling
     if how is None:
         return {}
     return {
-        "local_teacher": how.local_teacher,
+        "local_teacher": shown(how.local_teacher),
         "local_teacher_bits": how.local_teacher_bits,
         "distill_alpha": how.alpha,
         "distill_temperature": how.temperature,
         "distill_top_k": how.top_k,
     }
+
+
+def shown(local_teacher: str) -> str:
+    """A local teacher's name for others: the folder's own, or the hub's id with its commit."""
+    return Path(local_teacher).name if local_teacher.startswith("/") else local_teacher
 
 
 def kept_bytes(recipe: Recipe, learnt_tokens: int) -> int:
@@ -90,10 +95,8 @@ def kept_bytes(recipe: Recipe, learnt_tokens: int) -> int:
 
 def in_words(taught: dict[str, Any]) -> str:
     """How a student was taught by a local teacher, from ``training.json``, without the folder it lies in."""
-    name = without_commit(taught["local_teacher"])
-    shown = Path(name).name if name.startswith("/") else name
     return (
-        f"Besides the answers it learnt the probabilities of a local teacher, {shown} (alpha {taught['alpha']:g}, temperature "
+        f"Besides the answers it learnt the probabilities of a local teacher, {shown(without_commit(taught['local_teacher']))} (alpha {taught['alpha']:g}, temperature "
         f"{taught['temperature']:g}, top {taught['top_k']} tokens with {100 * taught['covered']:.1f} % of the probability; the "
         f"teacher's own loss on these answers is {taught['teacher_loss']:.3f})."
     )

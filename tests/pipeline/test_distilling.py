@@ -186,7 +186,7 @@ async def test_a_run_is_trained_with_its_local_teacher_and_tells_it_everywhere(h
     assert plan is not None
     assert outcome is not None
     resolved = {each["option"]: each["value"] for each in plan.resolved}
-    assert (resolved["local_teacher"], resolved["distill_alpha"], resolved["distill_top_k"]) == (str(teacher), 0.9, 16)
+    assert (resolved["local_teacher"], resolved["distill_alpha"], resolved["distill_top_k"]) == (teacher.name, 0.9, 16)
     assert resolved["distill_temperature"] == 2.0
     assert plan.teacher_peak_memory_gb
     assert plan.peak_memory_gb >= plan.teacher_peak_memory_gb
@@ -194,5 +194,6 @@ async def test_a_run_is_trained_with_its_local_teacher_and_tells_it_everywhere(h
     assert 0.5 < outcome["taught"]["covered"] <= 1
     report = (run.paths.root / "report.md").read_text()
     assert "the probabilities of a local teacher, teacher (alpha 0.9" in report
+    assert str(tmp_path) not in report
     messages = [line.get("message", "") for line in read_lines(run.paths.job_list()[-1].events, appended=True)]
     assert not [message for message in messages if str(tmp_path) in message]

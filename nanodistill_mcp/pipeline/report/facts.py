@@ -142,7 +142,9 @@ def _options(run: Run, training: dict[str, Any] | None) -> list[dict[str, Any]]:
         return plan.resolved
     reasons = training.get("reasons", {})
     return [
-        {"option": name, "value": value, "why": reasons.get(name, "")} for name, value in training["recipe"].items()
+        {"option": name, "value": value, "why": reasons.get(name, "")}
+        for name, value in training["recipe"].items()
+        if name != "distilling"
     ]
 
 
