@@ -43,6 +43,9 @@ def in_words(stage: Stage, result: dict[str, Any]) -> str:  # noqa: C901 - one c
         case "train":
             losses = f"loss {result['first_train_loss']:.3f} to {result['final_train_loss']:.3f}"
             told = f"Trained {result['iterations']} iterations in {result['elapsed_s']:.0f} s, {losses}; the best checkpoint is of iteration {result['best_iteration']}."
+            if taught := result.get("taught"):
+                share = f"{100 * taught['covered']:.1f} % of its probability"
+                told += f" It was taught by the local teacher too (alpha {taught['alpha']:g}, T {taught['temperature']:g}, {share})."
             return told + _gave_way(result.get("gave_way", {}))
         case "plan_training":
             return _plan_in_words(result)

@@ -151,6 +151,8 @@ def _taught(
 
     def told(done: int, of: int) -> None:
         append_line(request.metrics_path, {"event": "teaching", "rows": done, "of": of})
+        if rank_and_size()[1] > 1:  # ranks ask each other what is wanted, and not all have as much to read
+            return
         if control.want == "pause":
             control.wait_while_paused()
         if control.want != "run":

@@ -45,9 +45,8 @@ def own_files(request: TrainRequest) -> TrainRequest:
         return path.with_name(f"{path.stem}.rank{rank}{path.suffix}")
 
     names = ("checkpoints_dir", "adapter_dir", "metrics_path", "result_path", "control_path")
-    if request.teaching_dir is not None:
-        names = (*names, "teaching_dir")
     own_paths = {name: own(getattr(request, name)) for name in names}
+    own_paths["teaching_dir"] = own(request.teaching_dir or request.checkpoints_dir.with_name("teaching"))
     return request.model_copy(update={**own_paths, "guard_path": None})
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,8 +15,9 @@ from typing import Any
 import pytest
 
 from nanodistill_mcp.runs.files import read_json, write_json
-from nanodistill_mcp.student.requests import TrainRequest, TrainResult
+from nanodistill_mcp.student.requests import Distilling, TrainRequest, TrainResult
 from tests.student.bench import carry_out, events, training, wait_until
+from tests.tiny_student import make_tiny
 
 
 def free_ports(count: int) -> list[int]:
@@ -68,6 +70,25 @@ def test_two_ranks_share_each_batch_and_end_with_the_same_weights(tmp_path: Path
     assert result.trained_tokens == expected.trained_tokens
     assert result.final_train_loss == pytest.approx(expected.final_train_loss, rel=1e-4)
     assert result.best_valid_loss == pytest.approx(expected.best_valid_loss, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_two_ranks_with_a_local_teacher_end_with_the_same_weights(tmp_path: Path, student: Path) -> None:
+    """Each asks it itself, as on machines of their own, and one may have kept what it said while another has not."""
+    teacher = make_tiny(tmp_path / "teacher", hidden=128)
+    how = Distilling(local_teacher=str(teacher), alpha=0.5, temperature=2.0, top_k=8)
+    request = training(tmp_path / "two", student, iters=6, learning_rate=5e-4, distilling=how)
+
+    result = finished(request)
+
+    other = TrainResult.model_validate(read_json(tmp_path / "two" / "result.rank1.json"))
+    assert result.adapter_sha256 == other.adapter_sha256
+    shutil.rmtree(tmp_path / "two" / "teaching.rank1")
+    shutil.rmtree(tmp_path / "two" / "checkpoints")
+    shutil.rmtree(tmp_path / "two" / "checkpoints.rank1")
+    again = finished(request)
+    assert again.taught is not None
+    assert (again.taught.rows_read, again.adapter_sha256) == (0, result.adapter_sha256)
 
 
 @pytest.mark.slow
