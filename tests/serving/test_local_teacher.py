@@ -9,10 +9,14 @@ import pytest
 
 from nanodistill_mcp.demo import task
 from nanodistill_mcp.demo.student import student_path
+from nanodistill_mcp.errors import UserInputError
 from nanodistill_mcp.pipeline import local_teacher
+from nanodistill_mcp.pipeline.plan import check_endpoint
 from nanodistill_mcp.runs.journal import read_journal
 from nanodistill_mcp.runs.records import WorkerRecord
 from nanodistill_mcp.runs.store import read_record
+from nanodistill_mcp.settings import load_settings
+from nanodistill_mcp.teacher.preflight import mlx_facts
 from tests.conftest import Bench, Demo, ScriptedTeacher
 from tests.pipeline.paid_run import PaidRun
 from tests.serving.conftest import gone
@@ -45,6 +49,20 @@ async def test_a_model_of_this_machine_answers_the_teachers_questions(
     assert not [
         each for each in psutil.Process().children(recursive=True) if "student.keep" in " ".join(each.cmdline())
     ]
+
+
+def test_a_local_teacher_is_held_to_the_rules_for_students_and_fetches_nothing(tmp_path: Path) -> None:
+    """An agent may name it: what this server may not read is no teacher either, under a configured name neither."""
+    big = {"model": "mlx/org/big", "usd_per_mtok": [3, 15]}
+    settings = load_settings(tmp_path, {"teachers": {"big": big}, "allowed_students": ["org"]}, env={})
+    assert check_endpoint(settings, "mlx/org/name").usd_per_mtok == (0.0, 0.0)
+    found = check_endpoint(settings, "big")
+    assert (found.name, found.mlx_model, found.usd_per_mtok) == ("big", "org/big", (0.0, 0.0))
+    for refused in ("mlx/other/name", f"mlx/{tmp_path}", "mlx/~/models", "mlx/../x"):
+        with pytest.raises(UserInputError, match="teacher"):
+            check_endpoint(settings, refused)
+    with pytest.raises(UserInputError, match=r"not on this machine: 2\.0 GB of it are missing"):
+        mlx_facts(found, bytes_on_disk=10, bytes_missing=2_000_000_000)
 
 
 @pytest.mark.slow
