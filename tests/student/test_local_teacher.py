@@ -137,6 +137,20 @@ def test_a_teacher_with_another_tokenizer_is_refused(tmp_path: Path, student: Pa
         models.inspect(InspectRequest(student=str(student), local_teacher=str(other), result_path=tmp_path / "r"))
 
 
+@pytest.mark.parametrize("key", ["auto_map", "model_file"])
+def test_a_teacher_that_brings_code_is_refused_as_a_student_is(
+    tmp_path: Path, student: Path, teacher: Path, key: str
+) -> None:
+    """It is one more folder somebody else has written."""
+    other = shutil.copytree(teacher, tmp_path / "code")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, key: "model.py"}))
+    with pytest.raises(UserInputError, match="run code of its own"):
+        train(training(tmp_path, student, distilling=how(other)))
+    with pytest.raises(UserInputError, match="run code of its own"):
+        models.inspect(InspectRequest(student=str(student), local_teacher=str(other), result_path=tmp_path / "r"))
+
+
 def test_a_teacher_that_cuts_the_same_texts_otherwise_is_refused(tmp_path: Path, student: Path, teacher: Path) -> None:
     """The same tokens under the same numbers are not one tokenizer yet."""
     from nanodistill_mcp.student.measure import measure
