@@ -23,6 +23,7 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
+@pytest.mark.slow
 async def test_a_dataset_of_the_hub_is_a_run_at_whose_training_one_goes_on(bench: Bench, tmp_path: Path) -> None:
     """One named file at one commit, over the hub's own wire format; the real hub was not seen."""
     _write(tmp_path / "served" / "data" / "train-0.jsonl", omnithought(200))

@@ -28,6 +28,7 @@ def _endpoint(model: Path) -> dict[str, Any]:
     return {"name": f"mlx/{model}", "model": f"mlx/{model}", "usd_per_mtok": [0, 0]}
 
 
+@pytest.mark.slow
 async def test_a_model_of_this_machine_answers_the_teachers_questions(
     home: Path, script: ScriptedTeacher, demo: Demo
 ) -> None:

@@ -116,6 +116,7 @@ async def test_a_model_that_is_killed_again_and_again_is_back_each_time(
     )
 
 
+@pytest.mark.slow
 def test_a_gguf_file_is_served_alike_and_ends_with_its_server(demo: Demo, tmp_path: Path) -> None:
     """llama.cpp under the same contract; a server that is killed leaves no model in memory."""
     home = home_of(demo, tmp_path / "home")

@@ -91,6 +91,7 @@ def test_the_teacher_is_asked_once_and_a_torn_part_again(tmp_path: Path, student
     assert all(np.array_equal(one, other) for one, other in zip(first, mended, strict=True))
 
 
+@pytest.mark.slow
 def test_other_weights_rows_or_tokens_kept_are_another_word(tmp_path: Path, student: Path, teacher: Path) -> None:
     """A stale answer of another teacher would teach in silence; what nothing reads any more gives its disk back."""
     request = training(tmp_path, student)
@@ -106,6 +107,7 @@ def test_other_weights_rows_or_tokens_kept_are_another_word(tmp_path: Path, stud
     assert [entry.name for entry in (tmp_path / "teaching").iterdir() if entry.is_dir()] == keys[-1:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [4, 8])
 def test_a_quantized_teacher_says_nearly_the_same(tmp_path: Path, student: Path, teacher: Path, bits: int) -> None:
     """Half or a quarter of the memory for a teacher that need not be exact."""
@@ -191,6 +193,7 @@ def test_a_student_is_taught_and_told_from_one_that_was_not(
     assert [line["rows"] for line in events(request, "teaching")] == [0, 20]
 
 
+@pytest.mark.slow
 def test_killed_while_the_teacher_reads_it_goes_on_where_it_was(tmp_path: Path, student: Path, teacher: Path) -> None:
     """A teacher of many gigabytes takes its time, and a part whose manifest is missing is no part."""
     request = training(tmp_path, student, train=70, iters=2, valid=0, distilling=how(teacher))
@@ -215,6 +218,7 @@ class CancelAt(Control):
         return "cancel" if len(events(self._request, "step")) >= self._iteration else "run"
 
 
+@pytest.mark.slow
 def test_a_training_that_goes_on_reads_what_was_kept_and_ends_as_if_nothing_had_happened(
     tmp_path: Path, student: Path, teacher: Path
 ) -> None:
