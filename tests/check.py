@@ -20,8 +20,8 @@ CHECKS: dict[str, list[str]] = {
 # The interpreter is named because the configuration points at .venv, which is not always the one in use.
 TYPES = ["-m", "pyright", "--pythonpath", sys.executable]
 TYPES_S = 600
-# Most tests wait for processes they started, so four keep two cores busy. Whoever has nothing left takes from the others.
-TESTS = ["-m", "pytest", "-n", "4", "--dist", "worksteal"]
+# Most tests wait for processes they started, so five keep two cores busy. Whoever has nothing left takes from the others.
+TESTS = ["-m", "pytest", "-n", "5", "--dist", "worksteal"]
 
 
 def main() -> int:

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from mcp.types import TextResourceContents
 
 from nanodistill_mcp.demo.student import student_path
@@ -57,6 +58,7 @@ async def test_what_does_not_work_is_told_with_the_command_that_mends_it(home: P
     assert "\x1b" not in told.stdout
 
 
+@pytest.mark.slow
 def test_a_data_directory_that_cannot_be_made_is_named(home: Path) -> None:
     """Everything else would fail later, one call at a time."""
     (home / "file").write_text("", encoding="utf-8")
@@ -66,6 +68,7 @@ def test_a_data_directory_that_cannot_be_made_is_named(home: Path) -> None:
     assert (finding["state"], "NANODISTILL_HOME" in finding["mend"]) == ("no", True)
 
 
+@pytest.mark.slow
 async def test_an_agent_reads_the_same_as_a_resource(bench: Bench) -> None:
     """A client without a terminal finds out why a stage cannot work."""
     async with bench.connect(**HERE) as agent:

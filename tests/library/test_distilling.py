@@ -103,6 +103,7 @@ def test_examples_become_a_model_in_one_call(caller: Path) -> None:
     assert result.metrics["train"]["final_train_loss"] < result.metrics["train"]["first_train_loss"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("caller")
 def test_a_key_comes_from_the_dotenv_file_and_nothing_else_does(bench: Bench) -> None:
     """A file that came with somebody's examples must not say where the key is sent."""

@@ -77,7 +77,12 @@ async def test_arguments_can_lower_a_cap_of_the_server_and_never_raise_it(bench:
     ("ceilings", "option", "words"),
     [
         ({"calls_per_run": 50, "calls_per_day": 5}, {"max_calls": 40}, "All 5 calls that all runs may make in a day"),
-        ({"tokens_per_run": 9_000}, {"max_total_tokens": 7_000}, "of the cap of 7000 are left."),
+        pytest.param(
+            {"tokens_per_run": 9_000},
+            {"max_total_tokens": 7_000},
+            "of the cap of 7000 are left.",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 async def test_the_least_of_all_caps_stops_the_stage_and_says_what_is_missing(

@@ -63,6 +63,7 @@ async def test_a_clone_is_answered_from_what_was_paid_for_and_keeps_what_the_use
     assert options == {**SHORT, "num_train_epochs": 2}
 
 
+@pytest.mark.slow
 async def test_a_clone_says_when_no_answer_fits_and_is_made_once(bench: Bench) -> None:
     """A changed instruction is part of every question; a client that retries must not make a second clone."""
     run_id = amplified_run(bench)

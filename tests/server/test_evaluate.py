@@ -103,6 +103,7 @@ def test_the_demo_is_proved_on_both_sets_and_asked_what_it_forgot(demo: Demo) ->
     assert {row["expected"] for row in rows} <= {row["output"] for row in task.seeds()}
 
 
+@pytest.mark.slow
 async def test_a_failed_second_look_leaves_the_first_and_says_so(bench: Bench, demo: Demo) -> None:
     """Else an agent that asked for more reads the old numbers as the new ones."""
     run_id = bench.adopt(demo)

@@ -22,6 +22,7 @@ from tests.tiny_student import make_tiny
 ALSO = ["peft", "mlx_4bit", "gguf_lora", "lm_studio"]
 
 
+@pytest.mark.slow
 async def test_a_trained_student_says_the_same_in_mlx_and_llama_cpp_and_comes_in_every_form(
     bench: Bench, demo: Demo
 ) -> None:

@@ -45,6 +45,7 @@ async def test_what_the_examples_hang_on_is_not_changed_when_training(bench: Ben
 COT = "Solve `input` of `task` under `policy`, as in `examples`, in French. Give `solution`, then `answer`."
 
 
+@pytest.mark.slow
 async def test_a_prompt_of_one_s_own_asks_in_new_runs_and_a_run_keeps_the_one_it_was_made_with(
     bench: Bench, tmp_path: Path
 ) -> None:
@@ -181,6 +182,7 @@ async def test_a_file_of_real_inputs_is_answered_instead_of_writing_any(bench: B
     assert all(len(row["call_ids"]) >= 2 and row["checks"]["agreeing"] == 2 for row in labelled)
 
 
+@pytest.mark.slow
 async def test_real_inputs_come_before_written_ones_and_count_towards_the_target(bench: Bench, tmp_path: Path) -> None:
     """What really came in is better than what a teacher makes up, and is used first."""
     texts = [row["input"] for row in task.held_out()[:10]]

@@ -284,6 +284,7 @@ async def test_a_deleted_run_goes_to_the_trash_after_its_name_was_confirmed(benc
     assert (Path(reply["moved_to"]) / "seeds.jsonl").exists()
 
 
+@pytest.mark.slow
 async def test_the_anthropic_wire_carries_a_stage_too(bench: Bench) -> None:
     """The default teacher speaks that format; most tests use the other."""
     async with bench.connect() as agent:
@@ -293,6 +294,7 @@ async def test_the_anthropic_wire_carries_a_stage_too(bench: Bench) -> None:
     assert {request.wire for request in bench.teacher.asked} == {"anthropic"}
 
 
+@pytest.mark.slow
 async def test_a_teacher_that_goes_away_fails_the_stage_and_its_return_pays_only_what_is_missing(bench: Bench) -> None:
     """An outage must not look like examples the teacher could not solve, nor cost anything twice."""
     answers_until_stalled = 4

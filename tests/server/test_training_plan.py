@@ -59,6 +59,7 @@ async def test_a_plan_says_what_training_will_take_and_training_does_just_that(b
     assert not (job / "probe.json").exists(), "what was probed is not probed again"
 
 
+@pytest.mark.slow
 async def test_a_student_that_does_not_fit_walks_down_the_ladder_and_training_goes_there(bench: Bench) -> None:
     """On a machine with little memory a smaller batch of the same effect is what a person would try first."""
     run_id = amplified_run(bench)

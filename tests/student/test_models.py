@@ -216,6 +216,7 @@ def _environment(hub: Hub, cache: Path) -> dict[str, str]:
     return {"HF_ENDPOINT": hub.address, "HF_HOME": str(cache), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
 
 
+@pytest.mark.slow
 def test_a_student_on_the_hub_is_looked_at_without_its_weights_and_downloaded_by_train(
     tmp_path: Path, student: Path, hub: Hub
 ) -> None:

@@ -143,7 +143,7 @@ def test_every_prediction_has_its_place_once() -> None:
         assert tokens[owners == number + 1].tolist() == row.tokens[:-1]
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_training_packed_ends_where_training_unpacked_does(tmp_path: Path, student: Path, checkpointing: bool) -> None:
     """The whole loop over: same batches, same updates, losses equal within what rounding adds up to."""
     changes: dict[str, Any] = {"learning_rate": 5e-4, "grad_checkpoint": checkpointing}
