@@ -410,6 +410,7 @@ async def test_killed_before_the_provider_s_id_is_on_disk_the_batch_is_found_aga
     assert spend_of(read_journal(desk.journal_path).records).in_doubt_calls == 0
 
 
+@pytest.mark.slow
 async def test_killed_before_the_provider_had_the_batch_it_goes_out_once(desk: Desk) -> None:
     """The intents are on disk and nothing was sent: that is found out, and nothing stays in doubt."""
     desk.server.batches.submissions_fail = Fails("rate_limit", headers={"retry-after": "0"})
