@@ -23,10 +23,10 @@ def proofs() -> list[str]:
     """
     lines = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
     rows = [line.strip("| ").split(" | ") for line in lines if not line.startswith("| there |")]
-    found = {row[0]: re.findall(r"`(tests/[^`]+)`", row[-1]) for row in rows}
-    if without := [promise for promise, named in found.items() if not named]:
+    found = [(promise, re.findall(r"`(tests/[^`]+)`", proof)) for promise, *_, proof in rows]
+    if without := [promise for promise, named in found if not named]:
         raise SystemExit(f"Rows without a proof: {'; '.join(without)}")
-    return [name for row in rows for name in re.findall(r"`(tests/[^`]+)`", row[-1])]
+    return [name for _, named in found for name in named]
 
 
 def main() -> int:

@@ -344,11 +344,18 @@ def from_words(words: list[str]) -> dict[str, Any]:
     return found
 
 
+def given_to_servers(environment: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, str]:
+    """An environment in which a server takes these values for given on its command line, over all that it finds elsewhere."""
+    before: dict[str, Any] = json.loads(environment.get(ON_THE_COMMAND_LINE) or "{}")
+    return {**environment, ON_THE_COMMAND_LINE: json.dumps(_over(before, values))}
+
+
 def _put(found: dict[str, Any], parts: list[str], text: str) -> bool:
     """Put a value that came as text at its place; lists are parted as in PATH, or are JSON. False where no such place is."""
     match parts:
         case [name] if name in _LISTS:
-            found[name] = json.loads(text) if _is_json_list(text) else [part for part in text.split(os.pathsep) if part]
+            value = _list_or_text(text)
+            found[name] = [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
         case ["default_teacher" | "default_student" | "hostfile" | "device" as name]:
             found[name] = text
         case ["budget" | "prompts" as group, name]:
@@ -363,12 +370,9 @@ def _put(found: dict[str, Any], parts: list[str], text: str) -> bool:
     return True
 
 
-def _list_or_text(text: str) -> Any:
-    return json.loads(text) if _is_json_list(text) else text
-
-
-def _is_json_list(text: str) -> bool:
+def _list_or_text(text: str) -> list[Any] | str:
     try:
-        return isinstance(json.loads(text), list)
+        value = json.loads(text)
     except ValueError:
-        return False
+        return text
+    return cast("list[Any]", value) if isinstance(value, list) else text

@@ -11,7 +11,7 @@ from nanodistill_mcp import __version__
 from nanodistill_mcp.errors import NanodistillError
 from nanodistill_mcp.runs.paths import data_home
 from nanodistill_mcp.runs.records import PIPELINE
-from nanodistill_mcp.settings import DEVICE_VARIABLE, ON_THE_COMMAND_LINE, from_words, load_settings
+from nanodistill_mcp.settings import DEVICE_VARIABLE, from_words, given_to_servers, load_settings
 
 DATA_FORMS = ("trl", "llama-factory", "unsloth", "axolotl", "easydistill", "alpaca")
 
@@ -24,7 +24,7 @@ def main() -> None:
     os.umask(0o077)
     try:
         if arguments.set:  # as with --home, the servers that a command starts have to know as well
-            os.environ[ON_THE_COMMAND_LINE] = json.dumps(from_words(arguments.set))
+            os.environ.update(given_to_servers(os.environ, from_words(arguments.set)))
         sys.exit(_run(arguments))
     except NanodistillError as error:
         print(error, file=sys.stderr)

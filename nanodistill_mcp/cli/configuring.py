@@ -12,10 +12,10 @@ from rich.table import Table
 
 from nanodistill_mcp.runs.secrets import redacted
 from nanodistill_mcp.runs.texts import clean
+from nanodistill_mcp.serving.listening import TOKEN_VARIABLE
 from nanodistill_mcp.settings import Settings, load_settings
 
 HIDDEN = "********"
-_HTTP_TOKEN = "NANODISTILL_HTTP_TOKEN"  # noqa: S105 - its name, not the token
 
 
 class Value(NamedTuple):
@@ -48,8 +48,8 @@ def values(settings: Settings) -> list[Value]:
         if variable := endpoint.api_key_env:
             state, where = (HIDDEN, "environment") if os.environ.get(variable) else ("not set", "default")
             found.append(Value(f"teachers.{name}: the key in {variable}", state, where))
-    if os.environ.get(_HTTP_TOKEN):
-        found.append(Value(_HTTP_TOKEN, HIDDEN, "environment"))
+    if os.environ.get(TOKEN_VARIABLE):
+        found.append(Value(TOKEN_VARIABLE, HIDDEN, "environment"))
     elif (settings.home / "http_token").exists():
         found.append(Value("http_token", HIDDEN, "file"))
     return found

@@ -16,7 +16,7 @@ from nanodistill_mcp.errors import UserInputError
 from nanodistill_mcp.library.channel import channel_file
 from nanodistill_mcp.library.driving import Driver, EndedError, RefusedError, StoppedError, leaves
 from nanodistill_mcp.runs.records import PIPELINE
-from nanodistill_mcp.settings import HOST_TEACHER, load_settings
+from nanodistill_mcp.settings import HOST_TEACHER, given_to_servers, load_settings
 
 _PATHS = ("seed_path", "test_path", "inputs_path")
 
@@ -41,7 +41,7 @@ def run_spec(home: Path, spec_path: Path, *, until: str, anyway: bool, train_fil
     environment = {**os.environ, "NANODISTILL_HOME": str(home)}
     if any(name in spec or name in spec.get("options", {}) for name in _PATHS):  # whoever gives the file names them
         allowed = [*load_settings(home).allowed_paths, spec_path.parent.absolute(), *named]
-        environment["NANODISTILL_ALLOWED_PATHS"] = os.pathsep.join(map(str, allowed))
+        environment = given_to_servers(environment, {"allowed_paths": list(map(str, allowed))})
     server = StdioServerParameters(command=sys.executable, args=["-m", "nanodistill_mcp", "serve"], env=environment)
 
     async def drive() -> None:

@@ -34,10 +34,11 @@ def track_run(home: Path, run_id: str, tracker: TrackerName, *, follow: bool) ->
 
 def follow_training(run: Run, tracker: TrackerName, *, follow: bool) -> int:
     """Tell what is new until no job trains any more; answers with the number of lines."""
-    telling, count = Told(run, tracker), 0
+    telling, count, begun = Told(run, tracker), 0, False
     while True:
         trains = follow and (job := active_job(run)) is not None and job.stage == "train"
-        if not trains or has_begun(run):  # until then what is there is an earlier training's
+        begun = begun or not trains or has_begun(run)
+        if begun:  # until then what is there is an earlier training's
             count += telling.tell_new()  # after the look: the last lines of a job that ended are then there
         if not trains:
             break

@@ -16,7 +16,6 @@ from nanodistill_mcp.jobs import processes
 
 _MOST_LINE_BYTES = 1 << 24
 _GRACE_S = 2.0
-_ENVIRONMENT = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false", "GGML_NO_BACKTRACE": "1"}
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ async def companion(module: str, log: Path) -> AsyncGenerator[Companion]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log_fd,
-            env=processes.environment(_ENVIRONMENT),
+            env=processes.environment(processes.STUDENT_ENVIRONMENT),
             start_new_session=True,  # a Ctrl-C in the terminal is for this process, which ends the other in its turn
         )
     finally:

@@ -19,6 +19,9 @@ PACKAGE_ENTRY = (
 
 TIMED_OUT = -9
 
+STUDENT_ENVIRONMENT = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false", "GGML_NO_BACKTRACE": "1"}
+"""What a process that holds a student gets besides."""
+
 _KEPT = (
     *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR"),
     *(

@@ -224,7 +224,7 @@ class Job:
                 stdout=log,
                 stderr=log,
                 cwd=self.run.paths.root,
-                env=processes.environment(_STUDENT_ENVIRONMENT),
+                env=processes.environment(processes.STUDENT_ENVIRONMENT),
                 pass_fds=(trainer_lock, *self._locks),
                 start_new_session=True,
             )
@@ -286,9 +286,6 @@ class Job:
     def let_go(self) -> None:
         """Release the run. Called when the exit record is written: closing down can take longer, and changes nothing."""
         os.close(self._lock)
-
-
-_STUDENT_ENVIRONMENT = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false", "GGML_NO_BACKTRACE": "1"}
 
 
 def claim(run: Run, job: JobPaths, nonce: str, lock: int) -> Job | None:

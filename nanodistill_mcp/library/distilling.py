@@ -21,7 +21,7 @@ from nanodistill_mcp.library.failures import failure
 from nanodistill_mcp.runs.paths import RunPaths, data_home
 from nanodistill_mcp.runs.records import PIPELINE, Exit
 from nanodistill_mcp.runs.store import Run, read_record
-from nanodistill_mcp.settings import PromptName, load_settings
+from nanodistill_mcp.settings import PromptName, given_to_servers, load_settings
 
 _IN_A_DOTENV = re.compile(r"[A-Z0-9_]+_(?:API_)?KEY\Z|HF_TOKEN\Z")
 """What is taken of a ``.env``: keys. A file that came with somebody's examples must not say where they are sent."""
@@ -195,7 +195,7 @@ def _environment(config: DistillationConfig, home: Path, env_file: Path | None, 
     named += [Path(model).expanduser() for model in models if model.startswith(("/", "~", "."))]
     if named:  # whoever calls names them
         allowed = [*settings.allowed_paths, *(path.expanduser().absolute().parent for path in named)]
-        environment["NANODISTILL_ALLOWED_PATHS"] = os.pathsep.join(map(str, allowed))
+        environment = given_to_servers(environment, {"allowed_paths": list(map(str, allowed))})
     if config.prompts:
         environment["NANODISTILL_CONFIG"] = str(_with_prompts(config.prompts, home, scratch))
     return environment

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from nanodistill_mcp.pipeline import answers, inference, plan
+from nanodistill_mcp.pipeline.response_schemas import schema_check
 from nanodistill_mcp.runs.records import Checker, Seed, Trace
 from nanodistill_mcp.runs.store import Run, read_records
 
@@ -100,7 +101,7 @@ def checking_of(run: Run) -> Checking:
         tolerance=policy.tolerance,
         rouge_l_from=policy.rouge_l_from,
         schema=schema,
-        keeps_schema=plan.schema_check(schema),
+        keeps_schema=schema_check(schema),
     )
 
 
@@ -128,7 +129,7 @@ def from_seeds(
         choices=choices,
         pattern=inference.infer_pattern(outputs) if checker == "regex" else "",
         schema=schema,
-        keeps_schema=plan.schema_check(schema),
+        keeps_schema=schema_check(schema),
     )
 
 

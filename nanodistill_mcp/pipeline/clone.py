@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from nanodistill_mcp.errors import UserInputError
 from nanodistill_mcp.pipeline import plan, recipe
 from nanodistill_mcp.pipeline.plan import Request
+from nanodistill_mcp.pipeline.response_schemas import schema_check
 from nanodistill_mcp.pipeline.revisions import revisions_of
 from nanodistill_mcp.runs.files import write_atomic, write_json
 from nanodistill_mcp.runs.journal import Record, encode, read_journal
@@ -127,7 +128,7 @@ def carried(source: Run, request: Request) -> Carried:
         and request.spec.instruction == spec.instruction
         and _asked_with(request.spec) == _asked_with(spec)
     )
-    keeps = plan.schema_check(request.spec.response_schema)
+    keeps = schema_check(request.spec.response_schema)
     revisions: list[Revision] = []
     for revision in revisions_of(source).all:
         kept = [change for change in revision.changes if change.action == "drop" or keeps(change.row.output)]

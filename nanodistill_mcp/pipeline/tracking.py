@@ -9,8 +9,9 @@ that is slow, or fails, costs a training nothing, and can be told again.
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, Protocol
 
 from nanodistill_mcp.errors import ConfigurationError
@@ -118,58 +119,68 @@ class Told:
     def __init__(self, run: Run, tracker: TrackerName) -> None:
         check_installed(tracker)
         self._run, self._name = run, tracker
+        self._path = (
+            run.paths.root / f"told-{tracker}.json"
+        )  # one each: they are written by processes that know nothing of each other
         self._tracker: Tracker | None = None
 
+    @cached_property
+    def _token(self) -> str:
+        """The training's id at the tracker: one that began anew is another one, one that went on is the same."""
+        begun = [job.root.name for job in _trainings(self._run) if _first_step(job) == 1]
+        digest = hashlib.sha256(f"{self._run.manifest.created_at} {begun[-1:]}".encode()).hexdigest()
+        return f"{self._run.run_id}-{digest[:12]}"
+
     def tell_new(self) -> int:
-        """Tell what is new since the last time, also since that of another process; answers with the number of steps."""
+        """Tell what is new since the last time, also since that of another process; answers with the number of lines."""
         lines, _ = losses_of(self._run)
-        token = _token(self._run)
-        known = read_object(self._path) or {}
-        told = known.get(self._name, {})
-        sent: dict[str, int] = told["sent"] if told.get("token") == token else {}
+        known = self._known()
+        sent: dict[str, int] = known.get("sent", {})
         new = [line for line in lines if line["iteration"] > sent.get(line["event"], -1)]
         if not new:
             return 0
-        try:
-            self._tracker = self._tracker or _TRACKERS[self._name](token, self._run.run_id, _settings(self._run))
+        with self._open() as tracker:
             for line in new:
                 metrics = {name: float(line[name]) for name in _METRICS if name in line}
-                self._tracker.log(metrics, int(line["iteration"]))
-        except Exception as error:  # whatever a package of the operator's raises is its refusal
-            raise _refused(self._name) from error
+                tracker.log(metrics, int(line["iteration"]))
         sent = sent | {line["event"]: line["iteration"] for line in new}
-        write_json(self._path, {**known, self._name: {"token": token, "sent": sent}})
+        write_json(self._path, {**known, "token": self._token, "sent": sent})
         return len(new)
 
-    def end(self, scores: bool = True) -> None:  # noqa: FBT001, FBT002 - one flag
-        """Tell the scores, and close."""
-        found = _scores(self._run) if scores else {}
-        if self._tracker is None and not found:
+    def end(self) -> None:
+        """Tell the scores where they are new, and close."""
+        known, found = self._known(), _scores(self._run)
+        is_new = bool(found) and found != known.get("scores")
+        if self._tracker is None and not is_new:
             return
-        try:
-            self._tracker = self._tracker or _TRACKERS[self._name](_token(self._run), self._run.run_id, {})
-            if found:
-                self._tracker.log(found, int((read_object(self._run.paths.training) or {}).get("iterations", 0)) + 1)
-            self._tracker.end()
-        except Exception as error:
-            raise _refused(self._name) from error
+        with self._open() as tracker:
+            if is_new:
+                tracker.log(found, int((read_object(self._run.paths.training) or {}).get("iterations", 0)) + 1)
+            tracker.end()
+        write_json(self._path, {**known, "token": self._token, "scores": found})
 
-    @property
-    def _path(self) -> Path:
-        return self._run.paths.root / "trackers.json"
+    def _known(self) -> dict[str, Any]:
+        """What it was told of this training."""
+        known = read_object(self._path) or {}
+        return known if known.get("token") == self._token else {}
+
+    @contextmanager
+    def _open(self) -> Generator[Tracker]:
+        try:
+            self._tracker = self._tracker or _TRACKERS[self._name](self._token, self._run.run_id, _settings(self._run))
+            yield self._tracker
+        except Exception as error:  # whatever a package of the operator's raises is its refusal
+            raise _refused(self._name) from error
 
 
 def has_begun(run: Run) -> bool:
     """Did the newest training take a step?"""
-    jobs = [job for job in run.paths.job_list() if job.stage == "train"]
+    jobs = _trainings(run)
     return bool(jobs) and _first_step(jobs[-1]) is not None
 
 
-def _token(run: Run) -> str:
-    """The training's id at the tracker: one that began anew is another one, one that went on is the same."""
-    begun = [job.root.name for job in run.paths.job_list() if job.stage == "train" and _first_step(job) == 1]
-    digest = hashlib.sha256(f"{run.manifest.created_at} {begun[-1:]}".encode()).hexdigest()
-    return f"{run.run_id}-{digest[:12]}"
+def _trainings(run: Run) -> list[JobPaths]:
+    return [job for job in run.paths.job_list() if job.stage == "train"]
 
 
 def _first_step(job: JobPaths) -> int | None:
@@ -178,7 +189,7 @@ def _first_step(job: JobPaths) -> int | None:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    plan = read_object(run.paths.training_plan) or read_object(run.paths.training) or {}
+    plan = read_object(run.paths.training) or read_object(run.paths.training_plan) or {}
     recipe: dict[str, Any] = {name: value for name, value in plan.get("recipe", {}).items() if value is not None}
     return {"student": run.manifest.spec.student, "teacher": run.manifest.spec.teacher, "run_id": run.run_id, **recipe}
 

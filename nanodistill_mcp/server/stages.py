@@ -177,9 +177,24 @@ def training_arguments(app: App, run: Run, options: dict[str, Any]) -> dict[str,
     """
     chosen = training_options(run.manifest.spec, options)[0]
     check_distilling(chosen)
-    if not chosen.local_teacher:
-        return {"options": options}
-    return {"options": options, "local_teacher": check_student(chosen.local_teacher, app.settings, "local teacher")}
+    arguments: dict[str, Any] = {"options": options}
+    if chosen.local_teacher:
+        arguments["local_teacher"] = check_student(chosen.local_teacher, app.settings, "local teacher")
+    return arguments
+
+
+def training_surroundings(app: App) -> dict[str, Any]:
+    """What the operator configured of trainings: who is told of one, and the machines it runs on.
+
+    Raises:
+        ConfigurationError: The host file is none.
+    """
+    arguments: dict[str, Any] = {"trackers": app.settings.trackers}
+    if app.settings.hostfile:
+        from nanodistill_mcp.pipeline.machines import read_hostfile  # noqa: PLC0415 - few servers have one
+
+        arguments["hostfile"] = str(read_hostfile(app.settings.hostfile.expanduser()).hostfile)
+    return arguments
 
 
 def _common(app: App, run: Run) -> dict[str, Any]:
@@ -192,8 +207,6 @@ def _common(app: App, run: Run) -> dict[str, Any]:
         "capabilities_path": str(app.capabilities_path),
         "training_lock_path": str(app.training_lock_path),
         "student": _student(app, run),
-        "trackers": app.settings.trackers,
-        "hostfile": str(app.settings.hostfile.expanduser()) if app.settings.hostfile else "",
     }
 
 

@@ -151,7 +151,7 @@ async def train(
     if dry_run:
         reply = await stages.plan_training(app, ctx, run_id, options, wait_s=wait_s, again=restart)
     else:
-        asked = stages.training_arguments(app, app.store.open(run_id), options)
+        asked = stages.training_arguments(app, app.store.open(run_id), options) | stages.training_surroundings(app)
         reply = await stages.run_stage(app, ctx, run_id, "train", asked, wait_s=wait_s, restart=restart)
     return with_picture(app.store.open(run_id), reply)
 

@@ -20,6 +20,9 @@ _WIDTH_STEP = 32
 Batch = tuple[mx.array, ...]
 """What a loss takes after the model: as :func:`as_batch` or :func:`nanodistill_mcp.student.packing.packed` lays rows out."""
 
+Loss = Callable[..., tuple[mx.array, mx.array]]
+"""Of a model and a batch: the mean loss of the targets that count, and their number."""
+
 Layout = Callable[[Sequence[Row]], Batch]
 """Makes a batch of rows."""
 

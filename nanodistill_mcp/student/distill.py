@@ -8,7 +8,7 @@ to write anything else. The temperature is applied to these k + 1 outcomes, so w
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportUnknownParameterType=false, reportMissingTypeStubs=false
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ from mlx import nn
 from mlx.nn.losses import cross_entropy
 
 from nanodistill_mcp.student.chat import Row
-from nanodistill_mcp.student.dataset import Batch, Layout, as_batch
+from nanodistill_mcp.student.dataset import Batch, Layout, Loss, as_batch
 from nanodistill_mcp.student.packing import Packing
 from nanodistill_mcp.student.requests import Distilling
 
@@ -27,8 +27,6 @@ LEAST_REST = 1e-5
 
 _STEP = 32
 """Batches hold a multiple of so many predictions, so that few shapes are compiled and cached."""
-
-Loss = Callable[..., tuple[mx.array, mx.array]]
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,14 @@ the same decisions. Each keeps files of its own: ranks may lie on different mach
 """
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import mlx.core as mx
 
 from nanodistill_mcp.errors import TrainingError
+from nanodistill_mcp.student.dataset import Loss
 from nanodistill_mcp.student.requests import TrainRequest
-
-_Loss = Callable[..., tuple[mx.array, mx.array]]
 
 
 def rank_and_size() -> tuple[int, int]:
@@ -50,7 +48,7 @@ def own_files(request: TrainRequest) -> TrainRequest:
     return request.model_copy(update={**own_paths, "guard_path": None})
 
 
-def weighed(loss: _Loss) -> _Loss:
+def weighed(loss: Loss) -> Loss:
     """A rank's mean loss, weighted by its part of the batch's tokens, so that the mean over ranks is that of the whole batch.
 
     MLX-LM averages the ranks' means and gradients as they are, which counts the tokens of a short share for more.

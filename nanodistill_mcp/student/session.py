@@ -4,7 +4,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn, cast
@@ -22,7 +22,7 @@ from nanodistill_mcp.student import checkpoints
 from nanodistill_mcp.student.adapters import trained
 from nanodistill_mcp.student.chat import Row
 from nanodistill_mcp.student.control import Control
-from nanodistill_mcp.student.dataset import Layout, validation_batches
+from nanodistill_mcp.student.dataset import Layout, Loss, validation_batches
 from nanodistill_mcp.student.ranks import told_by_all
 from nanodistill_mcp.student.requests import Recipe
 
@@ -36,9 +36,6 @@ a student that was ruined so comes back to what it knew in many times the update
 
 _TEACHER_WORSE_BY = 1.1
 """A local teacher's loss above so many times the untrained student's is refused: its rows and the student's are not the same."""
-
-Loss = Callable[..., tuple[mx.array, mx.array]]
-"""Of a model and a batch: the mean loss of the targets that count, and their number."""
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: raising is the only way out of the trainer's loop

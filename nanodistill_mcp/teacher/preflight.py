@@ -112,22 +112,7 @@ def preflight(endpoint: TeacherEndpoint, texts: dict[str, list[str]] | None = No
 
 def host_facts() -> TeacherFacts:
     """What is known of the calling agent as the teacher: it needs no key and costs this run nothing."""
-    return TeacherFacts(
-        model=HOST_TEACHER,
-        provider=HOST_TEACHER,
-        supports_schema=True,
-        key_variables=[],
-        missing_keys=[],
-        key_check="advice",
-        usd_per_mtok_in=0.0,
-        usd_per_mtok_out=0.0,
-        price_known=True,
-        local=False,
-        max_output_tokens=0,
-        retires_on="",
-        host="this chat",
-        warnings=[_SEEN],
-    )
+    return _free(HOST_TEACHER, HOST_TEACHER, supports_schema=True, local=False, host="this chat", warning=_SEEN)
 
 
 def mlx_facts(endpoint: TeacherEndpoint, *, bytes_on_disk: int, bytes_missing: int) -> TeacherFacts:
@@ -145,21 +130,26 @@ def mlx_facts(endpoint: TeacherEndpoint, *, bytes_on_disk: int, bytes_missing: i
         f"The teacher answers on this machine, takes about {bytes_on_disk / 1e9:.1f} GB of memory and more while it works, and "
         "costs nothing; how long it takes depends on this machine alone."
     )
+    return _free(endpoint.model, "mlx", supports_schema=False, local=True, host="this machine", warning=told)
+
+
+def _free(model: str, provider: str, *, supports_schema: bool, local: bool, host: str, warning: str) -> TeacherFacts:
+    """A teacher that has no provider: it needs no key and costs this run nothing."""
     return TeacherFacts(
-        model=endpoint.model,
-        provider="mlx",
-        supports_schema=False,
+        model=model,
+        provider=provider,
+        supports_schema=supports_schema,
         key_variables=[],
         missing_keys=[],
         key_check="advice",
         usd_per_mtok_in=0.0,
         usd_per_mtok_out=0.0,
         price_known=True,
-        local=True,
+        local=local,
         max_output_tokens=0,
         retires_on="",
-        host="this machine",
-        warnings=[told],
+        host=host,
+        warnings=[warning],
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from nanodistill_mcp.cli.configuring import HIDDEN, snapshot, values
 from nanodistill_mcp.errors import NanodistillError
-from nanodistill_mcp.settings import from_words, load_settings
+from nanodistill_mcp.settings import from_words, given_to_servers, load_settings
 from tests.cli.person import types
 
 FILE = """
@@ -75,6 +75,15 @@ def test_what_is_no_value_of_the_configuration_is_refused_on_the_command_line(tm
     """Also in depth: a misspelt limit must not pass for one."""
     with pytest.raises(NanodistillError, match=r"--set|configuration"):
         load_settings(tmp_path, from_words([word]), {})
+
+
+def test_what_a_command_gives_its_server_comes_over_all_and_leaves_what_else_was_set(tmp_path: Path) -> None:
+    """The folder of a run's file is allowed beside those of --set, and no variable stands in its way."""
+    environment = given_to_servers({"NANODISTILL_ALLOWED_PATHS": "/v"}, from_words(["budget.usd_per_run=1"]))
+    environment = given_to_servers(environment, {"allowed_paths": ["/a:b", "/c"]})
+    settings = load_settings(tmp_path, env=environment)
+    assert settings.allowed_paths == [Path("/a:b"), Path("/c")]
+    assert settings.budget.usd_per_run == 1
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from nanodistill_mcp.pipeline.machines import read_hostfile
 from nanodistill_mcp.pipeline.recipe import resolve
 from nanodistill_mcp.runs.options import Options
 from tests.conftest import Bench, Demo
+from tests.server.made import amplified_run
 
 HERE = {"ssh": "127.0.0.1", "ips": ["127.0.0.1"]}
 
@@ -39,6 +40,18 @@ def test_what_is_no_host_file_is_refused_in_words_that_repeat_nothing_of_it(
     with pytest.raises(ConfigurationError, match=why) as refused:
         read_hostfile(_hostfile(tmp_path, value))
     assert "touch" not in str(refused.value)
+
+
+async def test_a_host_file_that_is_none_is_told_before_anything_is_started(bench: Bench, tmp_path: Path) -> None:
+    """Whoever asks to train again must not find the old training archived for a wrong file."""
+    run_id = amplified_run(bench)
+    bench.configure(hostfile=str(_hostfile(tmp_path, [])))
+    async with bench.connect() as agent:
+        told = await agent.refused("train", run_id=run_id, restart=True)
+    assert told.startswith("The file that `hostfile` of the configuration names is not a host file of mlx.launch")
+    assert not (bench.run_folder(run_id) / "jobs").exists() or not list(
+        (bench.run_folder(run_id) / "jobs").glob("*train*")
+    )
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_refused_with_one_that_can(tmp_path: Path) -> None:

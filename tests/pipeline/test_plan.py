@@ -9,13 +9,12 @@ from nanodistill_mcp.errors import UserInputError
 from nanodistill_mcp.pipeline.checking import from_seeds
 from nanodistill_mcp.pipeline.plan import (
     Request,
-    check_schema,
     check_student,
     input_warnings,
-    schema_check,
     target_of,
     unsent_options,
 )
+from nanodistill_mcp.pipeline.response_schemas import check_schema, schema_check
 from nanodistill_mcp.runs.options import Options, set_options
 from nanodistill_mcp.runs.records import Seed
 from nanodistill_mcp.settings import TeacherEndpoint, load_settings

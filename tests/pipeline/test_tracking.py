@@ -44,6 +44,21 @@ def _of_mlflow(home: Path) -> list[tuple[int, float]]:
     return [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, "train_loss")]
 
 
+@pytest.mark.slow
+@_installed("mlflow")
+def test_scores_are_told_with_the_training_and_only_once(bench: Bench, demo: Demo, tmp_path: Path) -> None:
+    """Whoever asks for it again, in a script each night, must not see the same score as many measurements."""
+    run_id = bench.adopt(demo)
+    uri = f"file://{tmp_path}/mlruns"
+    env = {"MLFLOW_TRACKING_URI": uri, "MLFLOW_ALLOW_FILE_STORE": "true"}
+    first, second = (types(bench.home, "track", run_id, "--to", "mlflow", env=env) for _ in range(2))
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert not first.stdout.startswith("mlflow was told 0 lines")
+    assert second.stdout.startswith("mlflow was told 0 lines")
+    [path] = (tmp_path / "mlruns").glob("*/*/metrics/held_out/student_accuracy")
+    assert len(path.read_text().splitlines()) == 1
+
+
 def _of_wandb(home: Path) -> list[tuple[int, float]]:
     from wandb.proto import wandb_internal_pb2
 

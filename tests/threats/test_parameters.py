@@ -16,7 +16,9 @@ import pytest
 
 from nanodistill_mcp.demo.student import student_path
 from nanodistill_mcp.errors import UserInputError
-from nanodistill_mcp.pipeline.plan import check_options, schema_check
+from nanodistill_mcp.pipeline import response_schemas
+from nanodistill_mcp.pipeline.plan import check_options
+from nanodistill_mcp.pipeline.response_schemas import schema_check
 from nanodistill_mcp.runs.options import TRAINING_OPTIONS, Options
 from nanodistill_mcp.runs.store import RunStore
 from nanodistill_mcp.runs.translations import _RENAMED, MLX_LM, MlxLm  # pyright: ignore[reportPrivateUsage]
@@ -176,9 +178,7 @@ def test_a_schema_that_is_none_is_said_to_be_none(schema: dict[str, Any]) -> Non
 
 def test_a_pattern_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """One line of an agent's must not hold the server up for ever."""
-    from nanodistill_mcp.pipeline import plan
-
-    monkeypatch.setattr(plan, "_ONE_CHECK_S", 0.1)
+    monkeypatch.setattr(response_schemas, "_ONE_CHECK_S", 0.1)
     keeps = schema_check({"type": "string", "pattern": "^(a+)+$"}, total_s=0.15)
     assert keeps("a" * 20)
     assert not keeps("a" * 50 + "b")
