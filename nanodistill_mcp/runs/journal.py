@@ -2,8 +2,8 @@
 
 What is covered: a record whose ``append`` returned is never lost, not by a kill and not by the power, and a reader never
 takes a torn or flipped line for a record. A record that was only noted survives a kill at once, and the power from the next
-``append`` on. What is not covered: a call that was in flight when its worker died leaves an intent
-without an answer; it is listed as in doubt, never guessed at.
+``append`` on. An answer finds room on a disk that is full by then (:meth:`Journal.keep_room`). What is not covered: a call
+that was in flight when its worker died leaves an intent without an answer; it is listed as in doubt, never guessed at.
 """
 
 import contextlib
@@ -25,6 +25,7 @@ from nanodistill_mcp.errors import RunStateError
 from nanodistill_mcp.runs.faults import fault
 from nanodistill_mcp.runs.files import full_fsync, json_bytes, open_plain
 from nanodistill_mcp.runs.records import Paid, Spend
+from nanodistill_mcp.runs.room import KeptRoom
 
 Record = dict[str, Any]
 
@@ -85,6 +86,8 @@ class Journal:
         self._written = self._synced = 0
         self._syncing = False
         self._lost: OSError | None = None
+        self._room = KeptRoom(path.with_name(path.name + ".room"))
+        self._is_full = False
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -114,6 +117,14 @@ class Journal:
             fault("journal.cut.done")
             full_fsync(fd)
         return cls(path, fd, reading)
+
+    def keep_room(self, size_bytes: int) -> None:
+        """Keep so much of the disk for what is in flight. When the disk is full, answers have that room, and no intent is taken.
+
+        Raises:
+            OSError: There is not that much left, so nothing should be asked.
+        """
+        self._room.keep(size_bytes)
 
     def append(self, record: Record) -> None:
         """Add a record and return once it is on disk.
@@ -175,6 +186,22 @@ class Journal:
         """Hand a line to the kernel, with the condition held; the number of lines handed over so far."""
         if self._lost is not None:
             raise self._lost
+        is_intent = record.get("kind") == "intent"
+        if self._is_full and is_intent:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        try:
+            self._hand_over(data)
+        except OSError as error:
+            self._is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            if not self._is_full or is_intent or not self._room.give_up():
+                raise
+            self._hand_over(data)
+        fault("journal.write.done")
+        self._written += 1
+        self.records.append(record)
+        return self._written
+
+    def _hand_over(self, data: bytes) -> None:
         size = os.fstat(self._fd).st_size
         try:
             fault("journal.write")
@@ -183,10 +210,6 @@ class Journal:
         except OSError:
             os.ftruncate(self._fd, size)  # half a line would glue itself to the next record
             raise
-        fault("journal.write.done")
-        self._written += 1
-        self.records.append(record)
-        return self._written
 
     async def append_async(self, record: Record) -> None:
         """``append``, with the flush in a thread, so that the event loop goes on meanwhile. The record is written at once."""
@@ -197,10 +220,12 @@ class Journal:
         await anyio.to_thread.run_sync(self.flush, upto)
 
     def close(self) -> None:
-        """Flush what was only noted, and let go of the file and its lock."""
+        """Flush what was only noted, and let go of the file, of its lock, and of the room that was kept for it."""
         if self._synced < self._written and self._lost is None:
             with contextlib.suppress(OSError):  # nothing of it was promised
                 full_fsync(self._fd)
+        with contextlib.suppress(OSError):  # it is taken anew
+            self._room.give_up()
         os.close(self._fd)
 
     def __enter__(self) -> Self:

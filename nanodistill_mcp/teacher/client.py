@@ -38,6 +38,9 @@ from nanodistill_mcp.teacher.wording import worded
 
 __all__ = ["Answer", "Reason", "RowDeclined", "Teacher"]
 
+_ANSWER_ROOM_BYTES = 65_536
+"""What the journal writes of one answer, at most but for the longest."""
+
 A = TypeVar("A", bound=BaseModel)
 _Forms = dict[tuple[Mode, type[BaseModel]], FirstRequest | None]
 
@@ -319,6 +322,7 @@ class Teacher:
             return self._line
 
     async def _new_line(self) -> _Line:
+        self._journal.keep_room(self._concurrency * _ANSWER_ROOM_BYTES)
         facts = await asyncio.to_thread(model_facts, self._endpoint)  # imports LiteLLM: seconds
         await asyncio.to_thread(instructor)
         credentials = _credentials(self._endpoint, facts)

@@ -18,6 +18,7 @@ import anyio.lowlevel
 import pytest
 
 from nanodistill_mcp.errors import RunStateError
+from nanodistill_mcp.runs import faults
 from nanodistill_mcp.runs import journal as module
 from nanodistill_mcp.runs.journal import (
     FollowedSpend,
@@ -243,6 +244,52 @@ def test_a_disk_that_fills_up_in_mid_record_leaves_no_half_line(tmp_path: Path) 
     subprocess.run([sys.executable, "-I", "-c", program, path], check=True, timeout=30)
     reading = read_journal(path)
     assert (reading.records, reading.damaged_lines, reading.torn_bytes) == ([{"n": 0}, {"n": 1}], 0, 0)
+
+
+def test_an_answer_finds_room_on_a_disk_that_is_full_and_no_further_question_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in flight is paid for when the disk fills up; what is not asked yet had better not be."""
+    path = tmp_path / "calls.jsonl"
+    monkeypatch.setattr(faults, "_armed", [])
+    with Journal.open(path) as journal:
+        journal.keep_room(65_536)
+        journal.append(_intent("a"))
+        kept = {each.name: each.stat().st_size for each in tmp_path.iterdir()}
+        faults.arm("journal.write:1:ENOSPC")
+        journal.append(_answer("a"))
+        assert kept.keys() - {each.name for each in tmp_path.iterdir()} == {"calls.jsonl.room"}
+        assert kept["calls.jsonl.room"] == 65_536
+        with pytest.raises(OSError, match="No space left"):
+            journal.append(_intent("b"))
+    assert read_journal(path).records == [_intent("a"), _answer("a")]
+    with Journal.open(path) as journal:
+        faults.arm("journal.write:1:ENOSPC")
+        with pytest.raises(OSError, match="No space left"):
+            journal.append(_answer("nobody kept room for this one"))
+
+
+def test_room_is_kept_while_a_journal_is_open_and_where_there_is_enough_of_it(tmp_path: Path) -> None:
+    """A run that rests takes no more of the disk than what it holds; what a killed worker kept is used again."""
+    path, room = tmp_path / "calls.jsonl", tmp_path / "calls.jsonl.room"
+    room.write_bytes(b"of a worker that was killed")
+    with Journal.open(path) as journal:
+        journal.keep_room(1000)
+        assert room.stat().st_size == 1000
+    assert not room.exists()
+    program = (
+        "import resource, signal, sys\n"
+        "from pathlib import Path\n"
+        "from nanodistill_mcp.runs.journal import Journal\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))\n"
+        "try:\n"
+        "    Journal.open(Path(sys.argv[1])).keep_room(5000)\n"
+        "except OSError:\n"
+        "    print('refused')\n"
+    )
+    ran = subprocess.run([sys.executable, "-I", "-c", program, path], check=True, capture_output=True, timeout=30)
+    assert (ran.stdout, room.exists()) == (b"refused\n", False)
 
 
 def test_after_a_failed_flush_nothing_more_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
