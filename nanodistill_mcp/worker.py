@@ -6,7 +6,8 @@ from pathlib import Path
 
 import anyio
 
-from nanodistill_mcp.jobs.supervise import carry_out, claim, keep_awake
+from nanodistill_mcp.jobs.machine import keep_awake
+from nanodistill_mcp.jobs.supervise import carry_out, claim
 from nanodistill_mcp.runs.paths import JobPaths, RunPaths
 from nanodistill_mcp.runs.secrets import RedactedStream
 from nanodistill_mcp.runs.store import Run

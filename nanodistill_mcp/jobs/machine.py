@@ -1,16 +1,22 @@
-"""What the machine does to a job that runs for hours: it sleeps, runs on battery, or slows down in the heat."""
+"""What the machine does to a job that runs for hours: it is kept awake, sleeps, runs on battery, or slows down in the heat."""
 
+import os
 import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+
+import anyio
 
 SLEPT_FROM_S = 20.0
 """A gap from which the machine is taken to have slept; shorter ones are a busy machine or a clock that was set right."""
 
 _SPEED = re.compile(r"CPU_Speed_Limit\s*=\s*(\d+)")
 _PMSET_TIMEOUT_S = 5.0
+_NAP_S = 0.5
+_WATCH_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,33 @@ class Naps:
         slept_s = (wall_s - self._wall_s) - (awake_s - self._awake_s)
         self._wall_s, self._awake_s = wall_s, awake_s
         return slept_s if slept_s >= SLEPT_FROM_S else 0.0
+
+
+async def watch(slept: Callable[[float], None], changed: Callable[[str], None]) -> None:
+    """Look until cancelled: an hour's sleep is not a hang, and a battery ends a job sooner.
+
+    Args:
+        slept: Told of each sleep, in seconds.
+        changed: Told what the machine's condition has become, in words; none when all is well again.
+    """
+    naps, before = Naps(), Condition()
+    next_look_s = 0.0
+    while True:
+        if slept_s := naps.last_s():
+            slept(slept_s)
+        if time.monotonic() >= next_look_s:
+            next_look_s = time.monotonic() + _WATCH_S
+            found = await anyio.to_thread.run_sync(condition, abandon_on_cancel=True)
+            if found.words != before.words:
+                changed(found.words)
+            before = found
+        await anyio.sleep(_NAP_S)
+
+
+def keep_awake() -> None:
+    """On a Mac, keep the machine from idle sleep for as long as this process lives."""
+    if sys.platform == "darwin":
+        subprocess.Popen(["/usr/bin/caffeinate", "-i", "-w", str(os.getpid())], stdin=subprocess.DEVNULL)
 
 
 def _battery_percent() -> int | None:

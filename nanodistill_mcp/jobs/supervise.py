@@ -4,10 +4,8 @@ Two locks tell the whole truth from outside. The worker's is held by this proces
 student process and its children, also after this process was killed: an orphan is seen, never missed.
 """
 
-import json
 import os
 import signal
-import subprocess
 import sys
 import time
 import traceback
@@ -20,11 +18,19 @@ from typing import Any, Literal, TypeVar
 import anyio
 from pydantic import BaseModel
 
-from nanodistill_mcp.errors import NanodistillError, RunStateError, StudentDiedError, machine_error
-from nanodistill_mcp.jobs import processes
+from nanodistill_mcp.errors import NanodistillError, StudentDiedError, machine_error
+from nanodistill_mcp.jobs import machine, processes
 from nanodistill_mcp.jobs.guard import Sampler
 from nanodistill_mcp.jobs.locks import is_held, is_same_file, open_lock, try_lock
-from nanodistill_mcp.jobs.machine import Condition, Naps, condition
+from nanodistill_mcp.jobs.student_process import (
+    CHILD_POLL_S,
+    GRACE_S,
+    Tail,
+    death,
+    how_it_ended,
+    start_student,
+    stop_student,
+)
 from nanodistill_mcp.runs.faults import fault
 from nanodistill_mcp.runs.files import append_line, read_json, write_json
 from nanodistill_mcp.runs.journal import paid_by_now
@@ -36,9 +42,6 @@ _R = TypeVar("_R", bound=BaseModel)
 
 _BEAT_S = 0.5
 _CONTROL_S = 0.1
-_CHILD_POLL_S = 0.05
-_GRACE_S = 2.0
-_WATCH_S = 60.0
 _LONGEST_ID = 100
 
 Stage = Callable[["Job"], Awaitable[dict[str, Any]]]
@@ -162,72 +165,47 @@ class Job:
         request_path = result_path.with_suffix(".request.json")
         write_json(request_path, fields)
         result_path.unlink(missing_ok=True)
-        metrics = _Tail(Path(fields["metrics_path"])) if "metrics_path" in fields else None
-        child = await self._start_child(request_path, command or self.student_command)
+        tail = Tail(Path(fields["metrics_path"]), on_metric) if "metrics_path" in fields else None
+        child = await start_student(
+            [*(command or self.student_command), str(request_path)],
+            trainer_lock=self.run.paths.trainer_lock,
+            log=self.paths.log,
+            folder=self.run.paths.root,
+            kept_fds=self._locks,
+        )
         self.student_pid = child.pid
         try:
             self._worker = self._worker.model_copy(update={"trainer": processes.identity(child.pid)})
             write_json(self.paths.worker, self._worker.model_dump())
             heard_at = time.monotonic()
             while (code := child.poll()) is None:
-                await anyio.sleep(_CHILD_POLL_S)
-                if _report(metrics, on_metric):
+                await anyio.sleep(CHILD_POLL_S)
+                if tail is not None and tail.pass_on():
                     heard_at = time.monotonic()
                 elif silent_s is not None and time.monotonic() - heard_at > silent_s:
-                    raise (died or partial(_died, kind))(f"gave no sign of life for {silent_s:g} s and was ended.")
+                    raise (died or partial(death, kind))(f"gave no sign of life for {silent_s:g} s and was ended.")
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True):
-                await _stop(child)
+                await stop_student(child)
             raise
         finally:
             self.student_pid = None
             processes.signal_group(child.pid, signal.SIGKILL)  # stragglers of its group
-            with anyio.CancelScope(shield=True), anyio.move_on_after(_GRACE_S):
+            with anyio.CancelScope(shield=True), anyio.move_on_after(GRACE_S):
                 while is_held(self.run.paths.trainer_lock):  # whoever reads our exit record may trust that it is over
-                    await anyio.sleep(_CHILD_POLL_S)
+                    await anyio.sleep(CHILD_POLL_S)
         fault("student.ended.done")
-        _report(metrics, on_metric)
+        if tail is not None:
+            tail.pass_on()
         result = read_json(result_path)
         if result is None:
-            error = (died or partial(_died, kind))(_how(code))
+            error = (died or partial(death, kind))(how_it_ended(code))
             if isinstance(error, StudentDiedError):
                 error.exit_code = code
             raise error
         if result.get("failed"):
             raise rebuild_error(result)
         return answer.model_validate(result)
-
-    async def _start_child(self, request_path: Path, command: Sequence[str]) -> subprocess.Popen[bytes]:
-        trainer_lock = open_lock(self.run.paths.trainer_lock)
-        try:
-            with anyio.move_on_after(_GRACE_S) as waiting:
-                # A server that probes it holds it for a moment.
-                while not try_lock(trainer_lock):
-                    await anyio.sleep(_CHILD_POLL_S)
-            if waiting.cancelled_caught:
-                raise RunStateError(
-                    "A student process of an earlier worker still runs.",
-                    next_step="Call the tool again in a few seconds.",
-                )
-            fault("student.spawn")
-            child = self._spawn([*command, str(request_path)], trainer_lock)
-            fault("student.spawn.done")
-            return child
-        finally:
-            os.close(trainer_lock)  # from here only the student's tree holds it
-
-    def _spawn(self, command_line: list[str], trainer_lock: int) -> subprocess.Popen[bytes]:
-        with self.paths.log.open("ab") as log:
-            return subprocess.Popen(
-                command_line,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.run.paths.root,
-                env=processes.environment(processes.STUDENT_ENVIRONMENT),
-                pass_fds=(trainer_lock, *self._locks),
-                start_new_session=True,
-            )
 
     @property
     def _phase(self) -> Literal["queued", "running", "paused"]:
@@ -245,20 +223,16 @@ class Job:
             await anyio.sleep(_BEAT_S)
 
     async def watch_machine(self) -> None:
-        """Tell what the machine does to the job: an hour's sleep is not a hang, and a battery ends it sooner."""
-        naps, before = Naps(), Condition()
-        next_look_s = 0.0
-        while True:
-            if slept_s := naps.last_s():
-                self.event("slept", seconds=round(slept_s))
-            if time.monotonic() >= next_look_s:
-                next_look_s = time.monotonic() + _WATCH_S
-                found = await anyio.to_thread.run_sync(condition, abandon_on_cancel=True)
-                if found.words != before.words:
-                    self.event("machine", told=found.words or "the machine is on mains power and cool again")
-                    self.note("", machine=found.words)
-                before = found
-            await anyio.sleep(_BEAT_S)
+        """Record what the machine does to the job, and show it, until cancelled."""
+
+        def slept(slept_s: float) -> None:
+            self.event("slept", seconds=round(slept_s))
+
+        def changed(words: str) -> None:
+            self.event("machine", told=words or "the machine is on mains power and cool again")
+            self.note("", machine=words)
+
+        await machine.watch(slept, changed)
 
     def write_heartbeat(self) -> None:
         """Write how far the job is, now."""
@@ -361,12 +335,6 @@ async def carry_out(job: Job, stage: Stage) -> Exit | None:
     return record
 
 
-def keep_awake() -> None:
-    """On a Mac, keep the machine from idle sleep for as long as this process lives."""
-    if sys.platform == "darwin":
-        subprocess.Popen(["/usr/bin/caffeinate", "-i", "-w", str(os.getpid())], stdin=subprocess.DEVNULL)
-
-
 def _holder(lock: int) -> str:
     """The run whose job holds a machine-wide lock, as far as it said so."""
     return os.pread(lock, _LONGEST_ID, 0).decode(errors="replace") or "another one"
@@ -394,53 +362,3 @@ def _defect(group: BaseExceptionGroup[Exception]) -> NanodistillError:
         f"The job ended on an unexpected {type(error).__name__}; what it had done is kept.",
         next_step="Read the log with read_artifact(artifact='log.txt'), then call the stage again to continue.",
     )
-
-
-def _how(code: int) -> str:
-    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-    memory = " It probably ran out of memory." if code in (-signal.SIGKILL, -signal.SIGABRT, -signal.SIGSEGV) else ""
-    return f"{how} without a result.{memory}"
-
-
-def _died(kind: str, how: str) -> StudentDiedError:
-    return StudentDiedError(
-        f"The student process ({kind}) {how}",
-        next_step="Read the end of its log with read_artifact(artifact='log.txt'); a smaller student, batch_size or max_seq_length needs less memory.",
-    )
-
-
-async def _stop(child: subprocess.Popen[bytes]) -> None:
-    """Let the process save and end; then make it end."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        processes.signal_group(child.pid, number)
-        with anyio.move_on_after(_GRACE_S):
-            while child.poll() is None:
-                await anyio.sleep(_CHILD_POLL_S)
-            return
-
-
-class _Tail:
-    """New complete lines of a file that another process appends to."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._offset = path.stat().st_size if path.exists() else 0
-
-    def read(self) -> list[dict[str, Any]]:
-
-        if not self._path.exists():
-            return []
-        with self._path.open("rb") as stream:
-            stream.seek(self._offset)
-            whole, newline, _ = stream.read().rpartition(b"\n")
-        self._offset += len(whole) + len(newline)
-        return [json.loads(line) for line in whole.splitlines() if line]
-
-
-def _report(metrics: _Tail | None, on_metric: Callable[[dict[str, Any]], None] | None) -> bool:
-    """Pass new event lines on; False when there were none."""
-    lines = metrics.read() if metrics else []
-    for line in lines:
-        if on_metric is not None:
-            on_metric(line)
-    return bool(lines)
