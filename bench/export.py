@@ -29,12 +29,13 @@ blas.prepare()
 
 from nanodistill_mcp.errors import ExportError  # noqa: E402
 from nanodistill_mcp.runs.files import read_lines  # noqa: E402
+from nanodistill_mcp.student.answer_requests import GenerateRequest, Variant  # noqa: E402
+from nanodistill_mcp.student.export_requests import VerifyRequest  # noqa: E402
 from nanodistill_mcp.student.fuse import fuse  # noqa: E402
 from nanodistill_mcp.student.generate import generate  # noqa: E402
 from nanodistill_mcp.student.gguf import write_gguf  # noqa: E402
 from nanodistill_mcp.student.gguf_quantizations import QUANTIZATIONS  # noqa: E402
 from nanodistill_mcp.student.lora import train  # noqa: E402
-from nanodistill_mcp.student.requests import GenerateRequest, Variant, VerifyRequest  # noqa: E402
 from nanodistill_mcp.student.verify import verify  # noqa: E402
 from tests.student.bench import conversation, training, write_jsonl  # noqa: E402
 from tests.student.gguf_students import make_family  # noqa: E402

@@ -27,13 +27,8 @@ from nanodistill_mcp.pipeline.statistics import wilson
 from nanodistill_mcp.runs.files import read_lines, write_lines
 from nanodistill_mcp.runs.options import Options
 from nanodistill_mcp.student import blas
-from nanodistill_mcp.student.requests import (
-    GenerateRequest,
-    InspectRequest,
-    StudentFacts,
-    TrainRequest,
-    Variant,
-)
+from nanodistill_mcp.student.answer_requests import GenerateRequest, Variant
+from nanodistill_mcp.student.requests import InspectRequest, StudentFacts, TrainRequest
 
 MORE_HELD_OUT = 140
 MAX_TOKENS = 60

@@ -11,7 +11,7 @@ from nanodistill_mcp.jobs.supervise import Job
 from nanodistill_mcp.pipeline.dataset import Message
 from nanodistill_mcp.runs.files import read_object, write_lines
 from nanodistill_mcp.runs.store import read_records
-from nanodistill_mcp.student.requests import Done, Generated, GenerateRequest, Variant
+from nanodistill_mcp.student.answer_requests import Done, Generated, GenerateRequest, Variant
 
 BASE, STUDENT = "base", "student"
 

@@ -17,7 +17,7 @@ from nanodistill_mcp.runs.files import read_object, write_json, write_lines
 from nanodistill_mcp.runs.journal import read_journal
 from nanodistill_mcp.runs.records import AskedMode, ModelName
 from nanodistill_mcp.runs.store import Run, read_records
-from nanodistill_mcp.student.requests import AskGgufRequest, Done, Generated
+from nanodistill_mcp.student.answer_requests import AskGgufRequest, Done, Generated
 
 _GGUF: Literal["gguf"] = "gguf"
 

@@ -19,16 +19,16 @@ from nanodistill_mcp.pipeline.test_sets import Rows, test_sets
 from nanodistill_mcp.runs.faults import fault
 from nanodistill_mcp.runs.files import fsync_dir, read_object, write_atomic, write_json, write_lines
 from nanodistill_mcp.runs.store import Run, read_records
-from nanodistill_mcp.student.modelfile import modelfile
-from nanodistill_mcp.student.requests import (
+from nanodistill_mcp.student.answer_requests import Generated
+from nanodistill_mcp.student.export_requests import (
     ExportRequest,
     ExportResult,
     FormsRequest,
     FormsResult,
-    Generated,
     VerifyRequest,
     VerifyResult,
 )
+from nanodistill_mcp.student.modelfile import modelfile
 
 _ASKED = 200
 """Held-out examples the GGUF file answers, at most."""

@@ -15,19 +15,28 @@ from pydantic import BaseModel, Field, TypeAdapter
 
 from nanodistill_mcp.errors import ConfigurationError, NanodistillError, machine_error
 from nanodistill_mcp.runs.files import write_json
+from nanodistill_mcp.student.answer_requests import AskGgufRequest, GenerateRequest
+from nanodistill_mcp.student.export_requests import ExportRequest, FormsRequest, VerifyRequest
 from nanodistill_mcp.student.requests import (
-    AskGgufRequest,
     DeviceRequest,
-    ExportRequest,
     Failed,
-    FormsRequest,
-    GenerateRequest,
     InspectRequest,
     MeasureRequest,
     ProbeRequest,
-    StudentRequest,
     TrainRequest,
-    VerifyRequest,
+)
+
+StudentRequest = (
+    InspectRequest
+    | MeasureRequest
+    | ProbeRequest
+    | TrainRequest
+    | GenerateRequest
+    | ExportRequest
+    | FormsRequest
+    | VerifyRequest
+    | AskGgufRequest
+    | DeviceRequest
 )
 
 EXIT_DONE, EXIT_FAILED, EXIT_CRASHED = 0, 1, 70

@@ -24,9 +24,9 @@ from mlx_lm.utils import load_model, quantize_model
 from nanodistill_mcp.errors import ExportError
 from nanodistill_mcp.runs.files import append_line, fsync_dir, full_fsync, read_json, write_json
 from nanodistill_mcp.student.adapters import ADAPTER_CONFIG_FILE, ADAPTER_FILE
+from nanodistill_mcp.student.export_requests import FormsRequest, FormsResult
 from nanodistill_mcp.student.fuse import model_files, write_weights
 from nanodistill_mcp.student.gguf_architectures import FAMILIES, adapter_tensors, family_of
-from nanodistill_mcp.student.requests import FormsRequest, FormsResult
 
 _BITS, _GROUP = 4, 64
 

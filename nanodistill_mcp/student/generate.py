@@ -15,9 +15,10 @@ from mlx_lm.tuner.utils import load_adapters
 
 from nanodistill_mcp.runs.files import append_line, drop_torn_line, read_lines
 from nanodistill_mcp.student import models
+from nanodistill_mcp.student.answer_requests import Done, Generated, GenerateRequest, Variant
 from nanodistill_mcp.student.chat import ChatForm
 from nanodistill_mcp.student.folder import StudentFolder
-from nanodistill_mcp.student.requests import Done, Generated, GenerateRequest, Message, Variant
+from nanodistill_mcp.student.requests import Message
 
 
 @dataclass(frozen=True)

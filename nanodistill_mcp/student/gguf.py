@@ -26,12 +26,12 @@ from nanodistill_mcp.errors import ExportError
 from nanodistill_mcp.runs.faults import fault
 from nanodistill_mcp.runs.files import append_line, fsync_dir, full_fsync, read_json, sha256_of
 from nanodistill_mcp.student.chat import ChatForm
+from nanodistill_mcp.student.export_requests import ExportRequest, ExportResult
 from nanodistill_mcp.student.fuse import fuse
 from nanodistill_mcp.student.gguf_architectures import args_of, context_length, describe, family_of, tensors
 from nanodistill_mcp.student.gguf_quantizations import Quantization, quantization_named
 from nanodistill_mcp.student.gguf_tokenizer import GgufTokenizer, gguf_tokenizer
 from nanodistill_mcp.student.quantize import Bytes, Floats, Quantizer, row_bytes, tensor_types
-from nanodistill_mcp.student.requests import ExportRequest, ExportResult
 
 _WEIGHTS_AT_ONCE = 1 << 25
 """Float32 weights decoded at a time: 128 MiB of a large embedding, not all of it."""

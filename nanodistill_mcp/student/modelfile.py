@@ -1,6 +1,6 @@
 """The Modelfile that lets Ollama run the exported student."""
 
-from nanodistill_mcp.student.requests import ExportResult
+from nanodistill_mcp.student.export_requests import ExportResult
 
 _QUOTES = '"""'
 _CONTEXT = 4096

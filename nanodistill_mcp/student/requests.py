@@ -1,4 +1,4 @@
-"""What a worker asks of a student process, and what it answers: one request file, one result file, events as lines.
+"""Requests to look at a student and to train it, and what comes back: one request file, one result file, events as lines.
 
 A student process reads its request, appends events to ``metrics_path`` while it works and writes ``result_path`` last,
 atomically. A result that is missing means the process died; the log says how, the exit code says by what.
@@ -10,18 +10,20 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Message = dict[str, str]
-
 _AT_COMMIT = re.compile(r"@[0-9a-f]{40}\Z")
+
+Message = dict[str, str]
 """``{"role": "system" | "user" | "assistant", "content": text}``, the chat form MLX-LM reads."""
 
 
-class _Record(BaseModel):
-    # defer_build: the server imports all of them at its start and uses few
+class Record(BaseModel):
+    """What goes between a worker and a student process."""
+
+    # defer_build: the server imports all of these at its start and uses few
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
-class InspectRequest(_Record):
+class InspectRequest(Record):
     """Is this student there, safe and loadable? Loads the tokenizer, never the weights."""
 
     kind: Literal["inspect"] = "inspect"
@@ -35,7 +37,7 @@ def without_commit(student: str) -> str:
     return _AT_COMMIT.sub("", student)
 
 
-class StudentFacts(_Record):
+class StudentFacts(Record):
     """What is known of a student before training it."""
 
     student: str
@@ -63,14 +65,14 @@ class StudentFacts(_Record):
 OptimizerName = Literal["adam", "adamw", "muon", "sgd", "adafactor"]
 
 
-class DeviceRequest(_Record):
+class DeviceRequest(Record):
     """What is there to train with on this machine? Two steps of a model of a few thousand weights, nothing else."""
 
     kind: Literal["device"] = "device"
     result_path: Path
 
 
-class DeviceFacts(_Record):
+class DeviceFacts(Record):
     """Where MLX computes here, with what, and which llama.cpp there is."""
 
     device: str = Field(description="In words.")
@@ -83,7 +85,7 @@ class DeviceFacts(_Record):
     llama_cpp: str = Field(description="Its version; empty when it cannot be loaded.")
 
 
-class Distilling(_Record):
+class Distilling(Record):
     """How a local teacher takes part: ``alpha · T² · KL(teacher ‖ student) + (1 - alpha) · CE`` at every learnt token."""
 
     local_teacher: str = Field(description="As a student is named; one of the hub at a commit.")
@@ -95,7 +97,7 @@ class Distilling(_Record):
     top_k: int = Field(ge=1, description="Tokens kept of each of its distributions; the rest is one further outcome.")
 
 
-class Recipe(_Record):
+class Recipe(Record):
     """Every training option, resolved: nothing is left to a default of the trainer."""
 
     fine_tune_type: Literal["lora", "dora", "full"] = "lora"
@@ -141,7 +143,7 @@ class Recipe(_Record):
     seed: int
 
 
-class MeasureRequest(_Record):
+class MeasureRequest(Record):
     """Tokenize every row of a dataset in the student's own chat form. Loads the tokenizer, never the weights."""
 
     kind: Literal["measure"] = "measure"
@@ -151,14 +153,14 @@ class MeasureRequest(_Record):
     result_path: Path
 
 
-class MeasuredRow(_Record):
+class MeasuredRow(Record):
     """A row as the student reads it."""
 
     tokens: int
     learnt: int = Field(description="Tokens the loss counts: the answer and the token that ends it.")
 
 
-class Measured(_Record):
+class Measured(Record):
     """A student, and what it makes of a dataset. Each row was proved to teach its answer and the end of it, nothing else."""
 
     facts: StudentFacts
@@ -170,7 +172,7 @@ class Measured(_Record):
     )
 
 
-class ProbeRequest(_Record):
+class ProbeRequest(Record):
     """Take two real training steps on the longest batch, by the first recipe of a ladder that the machine can carry.
 
     Runs in a process of its own, because running out of memory can end it. It appends ``{"event": "rung", "rung": n}``
@@ -192,7 +194,7 @@ EXIT_OVER_MEMORY = 75
 """The exit code of a probe that ran out of memory, or was about to."""
 
 
-class Attempt(_Record):
+class Attempt(Record):
     """One rung of the ladder, tried."""
 
     rung: int
@@ -200,7 +202,7 @@ class Attempt(_Record):
     peak_memory_gb: float | None = Field(description="None when the process died on it.")
 
 
-class ProbeResult(_Record):
+class ProbeResult(Record):
     """What two steps took. ``rung`` is the recipe that fits; None when none of those tried does."""
 
     rung: int | None
@@ -226,7 +228,7 @@ class ProbeResult(_Record):
     teacher_s: float = Field(default=0.0, description="What the local teacher will take to read all training rows.")
 
 
-class TrainRequest(_Record):
+class TrainRequest(Record):
     """Train an adapter. Resumes from the newest verified checkpoint when there is one."""
 
     kind: Literal["train"] = "train"
@@ -256,7 +258,7 @@ class TrainRequest(_Record):
     )
 
 
-class Taught(_Record):
+class Taught(Record):
     """What a local teacher said of the training rows."""
 
     local_teacher: str
@@ -270,7 +272,7 @@ class Taught(_Record):
     rows_read: int = Field(description="Rows it was asked about by this process; the others were kept from before.")
 
 
-class TrainResult(_Record):
+class TrainResult(Record):
     """How training ended. ``best_iteration`` is the checkpoint the adapter was taken from."""
 
     stopped: Literal["finished", "early", "stopped", "diverged", "unloaded", "cancelled"]
@@ -293,168 +295,10 @@ class TrainResult(_Record):
     adapter_sha256: str = Field(description="Empty when it was cancelled: no adapter is written then.")
 
 
-class Variant(_Record):
-    """One model to ask: the base, or the base with an adapter."""
-
-    name: str
-    adapter_dir: Path | None = None
-
-
-class GenerateRequest(_Record):
-    """Answer prompts with one or more variants of a student, greedily and in batches. Rows already answered are kept."""
-
-    kind: Literal["generate"] = "generate"
-    student: str
-    variants: list[Variant]
-    prompts_path: Path = Field(
-        description='JSONL of {"id": str, "messages": [Message]}, and "max_tokens" where a prompt has a limit of its own.'
-    )
-    output_path: Path = Field(description="JSONL of Generated rows, appended batch by batch, in any order.")
-    metrics_path: Path
-    result_path: Path
-    max_tokens: int = Field(ge=1)
-    batch_size: int = Field(default=16, ge=1)
-
-
-class Generated(_Record):
-    """One answer. ``text`` is what the model wrote after the prompt, special tokens left out."""
-
-    id: str
-    variant: str
-    text: str
-    prompt_tokens: int
-    completion_tokens: int
-    elapsed_s: float = Field(description="This row's share of its batch.")
-    finish_reason: Literal["stop", "length"]
-
-
-class ExportRequest(_Record):
-    """Fuse the adapter into unquantized weights and write a GGUF file from them, in one pass."""
-
-    kind: Literal["export"] = "export"
-    student: str
-    adapter_dir: Path
-    fused_dir: Path = Field(description="Receives the fused model in MLX/HF form; its adapters/ folder is left alone.")
-    gguf_path: Path
-    quantization: str
-    metrics_path: Path
-    result_path: Path
-
-
-class ExportResult(_Record):
-    """What was written. ``tensor_types`` counts tensors by GGUF type."""
-
-    gguf_bytes: int
-    gguf_sha256: str
-    architecture: str
-    quantization: str
-    tensor_types: dict[str, int]
-    quantizer: Literal["ggml", "numpy"]
-    stop_texts: list[str]
-    context_length: int
-    keeps_system: bool = Field(default=True, description="The chat template has a place for a system message.")
-    elapsed_s: float
-
-
-class FormsRequest(_Record):
-    """Write a fused student and its adapter in further forms, each in a folder below ``out_dir``."""
-
-    kind: Literal["forms"] = "forms"
-    base_name: str = Field(description="The base as others know it; named in the files, not read.")
-    adapter_dir: Path
-    fused_dir: Path
-    out_dir: Path
-    forms: list[str]
-    metrics_path: Path
-    result_path: Path
-
-
-class FormsResult(_Record):
-    """Where each form lies, and why others could not be written."""
-
-    written: dict[str, str]
-    left_out: dict[str, str]
-
-
-class VerifyRequest(_Record):
-    """Load a GGUF file in llama.cpp, hold it against the fused model and the adapter, and answer prompts with it.
-
-    Runs in a process of its own: a bad file can abort llama.cpp.
-    """
-
-    kind: Literal["verify"] = "verify"
-    gguf_path: Path
-    fused_dir: Path
-    student: str = Field(default="", description="The base; with the adapter it is what was trained.")
-    adapter_dir: Path | None = Field(default=None, description="None: the fused model itself is all there is.")
-    prompts_path: Path
-    output_path: Path
-    metrics_path: Path
-    result_path: Path
-    max_tokens: int = Field(ge=1)
-    parity_prompts: int = Field(default=3, ge=0, description="Prompts whose next-token distributions are compared.")
-
-
-class VerifyResult(_Record):
-    """The parity of a GGUF file with the fused model it was written from."""
-
-    loads: bool = Field(description="False only when llama.cpp is not usable here; a file it refuses is an error.")
-    runtime: str
-    strings_checked: int
-    strings_equal: int
-    prompt_ids_equal: bool
-    positions_compared: int
-    top1_agreement: float | None
-    mean_kl: float | None = Field(description="KL(fused ‖ GGUF) in nats, mean over the compared positions.")
-    fused_kl: float | None = Field(default=None, description="KL(adapter ‖ fused) in nats: what fusing changed.")
-    fused_top1_agreement: float | None = None
-    trained_kl: float | None = Field(default=None, description="KL(adapter ‖ base) in nats: what training changed.")
-    layout_proven_by: str = Field(
-        default="",
-        description="The quantization whose distributions matched the fused model within rounding: the file's own, or "
-        "F16 from a temporary file when the file's is too coarse to tell; empty when nothing was compared.",
-    )
-    stops_by_itself: bool
-    warnings: list[str] = []
-
-
-class AskGgufRequest(_Record):
-    """Answer prompts with a GGUF file in llama.cpp. ``variant`` names it in the rows."""
-
-    kind: Literal["ask_gguf"] = "ask_gguf"
-    gguf_path: Path
-    variant: str = "gguf"
-    prompts_path: Path
-    output_path: Path
-    metrics_path: Path
-    result_path: Path
-    max_tokens: int = Field(ge=1)
-
-
-class Done(_Record):
-    """The result of a request that has nothing more to say than that it was carried out."""
-
-    rows: int = 0
-
-
-class Failed(_Record):
+class Failed(Record):
     """An anticipated failure of a student process, in our own words."""
 
     failed: Literal[True] = True
     kind: str
     what: str
     next_step: str
-
-
-StudentRequest = (
-    InspectRequest
-    | MeasureRequest
-    | ProbeRequest
-    | TrainRequest
-    | GenerateRequest
-    | ExportRequest
-    | FormsRequest
-    | VerifyRequest
-    | AskGgufRequest
-    | DeviceRequest
-)

@@ -18,7 +18,9 @@ from mlx_lm.utils import load_model, load_tokenizer
 
 from nanodistill_mcp.errors import ExportError
 from nanodistill_mcp.runs.files import append_line, drop_torn_line, read_lines
+from nanodistill_mcp.student.answer_requests import AskGgufRequest, Done, Generated
 from nanodistill_mcp.student.chat import ChatForm
+from nanodistill_mcp.student.export_requests import VerifyRequest, VerifyResult
 from nanodistill_mcp.student.gguf import write_gguf
 from nanodistill_mcp.student.gguf_header import GgufFacts, read_facts
 from nanodistill_mcp.student.gguf_quantizations import QUANTIZATIONS, Quantization
@@ -37,7 +39,7 @@ from nanodistill_mcp.student.parity import (
     compare_texts,
     distributions,
 )
-from nanodistill_mcp.student.requests import AskGgufRequest, Done, Generated, Message, VerifyRequest, VerifyResult
+from nanodistill_mcp.student.requests import Message
 
 _TWIN = QUANTIZATIONS["F16"]
 _TWIN_TOP1 = 0.99

@@ -4,7 +4,7 @@ import pytest
 
 from nanodistill_mcp.pipeline.asking import Given
 from nanodistill_mcp.pipeline.forgetting import forgetting, general_questions
-from nanodistill_mcp.student.requests import Generated
+from nanodistill_mcp.student.answer_requests import Generated
 from tests.runs.made import manifest
 
 RUN = manifest("plain")

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from nanodistill_mcp.runs.files import read_json, read_lines, write_json
-from nanodistill_mcp.student.requests import Recipe, StudentRequest, TrainRequest
+from nanodistill_mcp.student.child import StudentRequest
+from nanodistill_mcp.student.requests import Recipe, TrainRequest
 
 _PROJECT = Path(__file__).parents[2]
 _ENTRY = "import sys; sys.path.insert(0, sys.argv.pop(1)); from nanodistill_mcp.student.child import main; main()"

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from nanodistill_mcp.student.requests import AskGgufRequest, ExportRequest, VerifyRequest
+from nanodistill_mcp.student.answer_requests import AskGgufRequest
+from nanodistill_mcp.student.export_requests import ExportRequest, VerifyRequest
 from tests.student.bench import write_jsonl
 
 PROMPTS = [

@@ -15,6 +15,7 @@ from mlx_lm.utils import load_model, load_tokenizer
 
 from nanodistill_mcp.errors import UserInputError
 from nanodistill_mcp.student.chat import ChatForm
+from nanodistill_mcp.student.export_requests import FormsRequest, FormsResult
 from nanodistill_mcp.student.form_names import FORMS, forms_named
 from nanodistill_mcp.student.forms import write_forms
 from nanodistill_mcp.student.fuse import fuse
@@ -22,7 +23,6 @@ from nanodistill_mcp.student.gguf import write_gguf
 from nanodistill_mcp.student.gguf_quantizations import QUANTIZATIONS
 from nanodistill_mcp.student.llama_cpp import LlamaCpp
 from nanodistill_mcp.student.parity import Reference, answered, compare_logits
-from nanodistill_mcp.student.requests import FormsRequest, FormsResult
 from tests.student.gguf_bench import PROMPTS
 from tests.student.gguf_students import FAMILIES, make_family, random_adapter
 from tests.tiny_student import make_tiny

@@ -11,9 +11,9 @@ from mlx_lm import load, stream_generate
 
 from nanodistill_mcp.errors import UserInputError
 from nanodistill_mcp.runs.files import count_lines, read_lines
+from nanodistill_mcp.student.answer_requests import Done, Generated, GenerateRequest, Variant
 from nanodistill_mcp.student.generate import generate
 from nanodistill_mcp.student.lora import train
-from nanodistill_mcp.student.requests import Done, Generated, GenerateRequest, Variant
 from tests.student.bench import carry_out, conversation, start, training, wait_until, write_jsonl
 from tests.student.gguf_students import make_family
 from tests.tiny_student import make_tiny

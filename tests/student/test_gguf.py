@@ -15,12 +15,12 @@ from mlx_lm.utils import load_tokenizer
 from nanodistill_mcp.errors import ExportError, UserInputError
 from nanodistill_mcp.runs.files import read_lines, sha256_of
 from nanodistill_mcp.student import gguf_architectures
+from nanodistill_mcp.student.export_requests import VerifyResult
 from nanodistill_mcp.student.gguf import export, write_gguf
 from nanodistill_mcp.student.gguf_architectures import Family
 from nanodistill_mcp.student.gguf_outlook import why_no_gguf
 from nanodistill_mcp.student.gguf_quantizations import QUANTIZATIONS
 from nanodistill_mcp.student.quantize import Quantizer
-from nanodistill_mcp.student.requests import VerifyResult
 from nanodistill_mcp.student.verify import verify
 from tests.student.gguf_bench import export_request, verify_request
 from tests.student.gguf_students import FAMILIES, make_family, random_adapter, write_random_weights

@@ -9,9 +9,9 @@ import gguf
 import pytest
 
 from nanodistill_mcp.errors import ExportError
+from nanodistill_mcp.student.export_requests import VerifyResult
 from nanodistill_mcp.student.gguf import write_gguf
 from nanodistill_mcp.student.gguf_quantizations import QUANTIZATIONS
-from nanodistill_mcp.student.requests import VerifyResult
 from nanodistill_mcp.student.verify import verify
 from tests.student.gguf_bench import verify_request
 from tests.student.gguf_students import (

@@ -9,10 +9,11 @@ import pytest
 
 from nanodistill_mcp.errors import ExportError
 from nanodistill_mcp.runs.files import read_lines
+from nanodistill_mcp.student.answer_requests import AskGgufRequest, GenerateRequest, Variant
+from nanodistill_mcp.student.export_requests import ExportResult, VerifyResult
 from nanodistill_mcp.student.generate import generate
 from nanodistill_mcp.student.gguf import write_gguf
 from nanodistill_mcp.student.gguf_quantizations import QUANTIZATIONS
-from nanodistill_mcp.student.requests import AskGgufRequest, ExportResult, GenerateRequest, Variant, VerifyResult
 from nanodistill_mcp.student.verify import ask, verify
 from tests.student.bench import carry_out, conversation, training, write_jsonl
 from tests.student.gguf_bench import ask_request, export_request, verify_request

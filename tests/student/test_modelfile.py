@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from nanodistill_mcp.student.export_requests import ExportResult
 from nanodistill_mcp.student.modelfile import modelfile
-from nanodistill_mcp.student.requests import ExportResult
 
 
 def _result(**changes: Any) -> ExportResult:

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from nanodistill_mcp.runs.files import read_json, sha256_of
-from nanodistill_mcp.student.requests import ExportRequest, StudentRequest, TrainRequest
+from nanodistill_mcp.student.child import StudentRequest
+from nanodistill_mcp.student.export_requests import ExportRequest
+from nanodistill_mcp.student.requests import TrainRequest
 from tests.student.bench import carry_out, training
 
 pytestmark = [pytest.mark.crash, pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(7200)]

@@ -22,9 +22,10 @@ from nanodistill_mcp.pipeline.dataset import prompt_messages
 from nanodistill_mcp.pipeline.distilling import MOST_ALPHA
 from nanodistill_mcp.runs.files import read_lines, write_lines
 from nanodistill_mcp.student import distill
+from nanodistill_mcp.student.answer_requests import GenerateRequest, Variant
 from nanodistill_mcp.student.generate import generate
 from nanodistill_mcp.student.lora import train
-from nanodistill_mcp.student.requests import Distilling, GenerateRequest, TrainRequest, TrainResult, Variant
+from nanodistill_mcp.student.requests import Distilling, TrainRequest, TrainResult
 from tests.student.bench import events, training
 
 pytestmark = pytest.mark.slow
