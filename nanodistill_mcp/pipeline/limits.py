@@ -1,5 +1,6 @@
 """What a training may take of a machine: from the options, the preset, and the memory there is."""
 
+from nanodistill_mcp.jobs import memory
 from nanodistill_mcp.jobs.guard import FULL, Limits
 from nanodistill_mcp.pipeline.recipe import preset_options
 from nanodistill_mcp.runs.options import Options
@@ -11,6 +12,11 @@ PROCESS_GB = 0.5
 _MAX_SHARE, _HARD_SHARE = 0.9, 0.95
 _CAPPED_GB = {"nanodistill": 12.0}
 """The seed systems' defaults are capped; whoever bought more memory expects it to be used."""
+
+
+def spare_for_a_model_gb() -> float:
+    """Memory that a model may take which is loaded now, beside the process that holds it."""
+    return max(0.0, memory.spare_gb() - PROCESS_GB)
 
 
 def limits_of(preset: str, options: Options, total_gb: float) -> tuple[Limits, dict[str, str]]:

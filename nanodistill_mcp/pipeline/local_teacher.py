@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 import anyio
 
 from nanodistill_mcp.errors import NanodistillError
-from nanodistill_mcp.jobs.memory import spare_gb
 from nanodistill_mcp.jobs.supervise import Job
 from nanodistill_mcp.pipeline import thinking
+from nanodistill_mcp.pipeline.limits import spare_for_a_model_gb
 from nanodistill_mcp.serving.app import Served
 from nanodistill_mcp.serving.listening import bound
 from nanodistill_mcp.serving.model import Model
@@ -20,7 +20,7 @@ from nanodistill_mcp.student.questions import KeepLoaded, Loaded
 
 _KEY = "NANODISTILL_LOCAL_TEACHER"
 AT_ONCE = 4
-"""Questions it answers side by side."""
+"""Questions it answers side by side, at most: fewer where memory is short."""
 
 _CONTEXT_TOKENS = 16_384
 _ANSWER_TOKENS = 2048
@@ -42,7 +42,11 @@ async def within_reach(job: Job, endpoint: TeacherEndpoint) -> AsyncGenerator[Te
         yield endpoint
         return
     keep = KeepLoaded(
-        student=endpoint.mlx_model, context_tokens=_CONTEXT_TOKENS, parallel=AT_ONCE, memory_gb=spare_gb()
+        student=endpoint.mlx_model,
+        context_tokens=_CONTEXT_TOKENS,
+        parallel=AT_ONCE,
+        memory_gb=spare_for_a_model_gb(),
+        takes_fewer=True,
     )
     model = Model(keep, job.paths.log)
     served = Served(

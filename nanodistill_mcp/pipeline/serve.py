@@ -7,6 +7,7 @@ from typing import Literal
 from nanodistill_mcp.errors import RunStateError
 from nanodistill_mcp.pipeline import recipe, thinking
 from nanodistill_mcp.pipeline.evaluate import answer_tokens
+from nanodistill_mcp.pipeline.limits import spare_for_a_model_gb
 from nanodistill_mcp.runs.files import read_object
 from nanodistill_mcp.runs.options import Options
 from nanodistill_mcp.runs.store import Run
@@ -41,7 +42,7 @@ def chosen(run: Run, form: Form, *, context_tokens: int, parallel: int) -> Chose
         )
     exported = read_object(run.paths.export) or {}
     is_exported = exported.get("adapter_sha256") == trained["adapter_sha256"]
-    keep = KeepLoaded(context_tokens=context_tokens, parallel=parallel)
+    keep = KeepLoaded(context_tokens=context_tokens, parallel=parallel, memory_gb=spare_for_a_model_gb())
     match form:
         case "gguf" if is_exported and run.paths.gguf.exists():
             keep = keep.model_copy(update={"gguf_path": run.paths.gguf})

@@ -39,6 +39,8 @@ class GgufFacts:
     architecture: str
     file_type: int
     context_length: int
+    state_bytes_per_token: int = 0
+    """Of the keys and values that llama.cpp keeps, at two bytes each; 0 where the header does not say."""
 
 
 def read_facts(gguf_path: Path) -> GgufFacts:
@@ -51,11 +53,20 @@ def read_facts(gguf_path: Path) -> GgufFacts:
         with gguf_path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
             values = _Header(data).values()
         architecture = values["general.architecture"]
-        return GgufFacts(architecture, values["general.file_type"], values[f"{architecture}.context_length"])
+        own = {key.removeprefix(f"{architecture}."): value for key, value in values.items()}
+        return GgufFacts(architecture, values["general.file_type"], own["context_length"], _state_bytes(own))
     except (OSError, ValueError, KeyError, struct.error, OverflowError) as error:
         raise ExportError(
             "The GGUF file is missing, cut short or damaged.", next_step="Call export_gguf with restart=true."
         ) from error
+
+
+def _state_bytes(own: dict[str, Any]) -> int:
+    """Of one token, by the architecture's own keys; a list, a number for each block, was stepped over and is None."""
+    heads = own.get("attention.head_count") or 0
+    width = own.get("embedding_length", 0) // max(1, heads)
+    key, value = own.get("attention.key_length") or width, own.get("attention.value_length") or width
+    return 2 * own.get("block_count", 0) * (own.get("attention.head_count_kv") or heads) * (key + value)
 
 
 class _Header:

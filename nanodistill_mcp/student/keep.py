@@ -79,7 +79,7 @@ def _load(request: KeepLoaded) -> Engine:
     if request.gguf_path:
         from nanodistill_mcp.student.keep_gguf import GgufEngine
 
-        return GgufEngine(request.gguf_path, request.context_tokens)
+        return GgufEngine(request.gguf_path, request)
     from nanodistill_mcp.student.keep_mlx import MlxEngine
 
     return MlxEngine(request)

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanodistill_mcp.errors import ExportError
+from nanodistill_mcp.student import room
 from nanodistill_mcp.student.gguf_header import read_facts
 from nanodistill_mcp.student.llama_cpp import LlamaCpp, Piece
 from nanodistill_mcp.student.plain import opened, special_texts, without
-from nanodistill_mcp.student.questions import Ask, Begun, Ended, Loaded, Refused, Told, Wrote
+from nanodistill_mcp.student.questions import Ask, Begun, Ended, KeepLoaded, Loaded, Refused, Told, Wrote
 
 
 @dataclass
@@ -21,13 +22,17 @@ class _Answer:
 class GgufEngine:
     """llama.cpp with one file, and the question it is answering. It is closed with the process."""
 
-    def __init__(self, gguf_path: Path, context_tokens: int) -> None:
+    def __init__(self, gguf_path: Path, request: KeepLoaded) -> None:
         """Load the file.
 
         Raises:
+            MachineError: The machine cannot spare the memory.
             ExportError: It is not whole, or llama.cpp does not load it or is not usable here.
         """
-        self._context = min(context_tokens, read_facts(gguf_path).context_length)
+        facts = read_facts(gguf_path)
+        self._context = min(request.context_tokens, facts.context_length)
+        needed = room.Room(gguf_path.stat().st_size, self._context * facts.state_bytes_per_token)
+        room.questions_at_once(needed, request.model_copy(update={"parallel": 1}), self._context)
         self._llama = LlamaCpp(gguf_path, context_tokens=self._context)
         self._plain = without(special_texts(gguf_path.parent / "model"))
         self._answer: _Answer | None = None

@@ -12,8 +12,8 @@ from jinja2 import TemplateError
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.sample_utils import apply_top_p
 
-from nanodistill_mcp.errors import MachineError, UserInputError
-from nanodistill_mcp.student import blas, models
+from nanodistill_mcp.errors import UserInputError
+from nanodistill_mcp.student import blas, models, room
 from nanodistill_mcp.student.chat import ChatForm
 from nanodistill_mcp.student.folder import StudentFolder
 from nanodistill_mcp.student.generate import ALONE
@@ -26,9 +26,6 @@ _TELL_EVERY_S = 0.04
 
 _SEEDS = 1 << 63
 """MLX knows no negative ones."""
-
-_MEMORY_PER_WEIGHT = 1.3
-"""What an answer needs beside the weights is a small part of them."""
 
 
 @dataclass
@@ -54,14 +51,15 @@ class MlxEngine:
             TrainingError: Not enough memory.
         """
         folder = models.resolve(request.student)
-        _check_memory(StudentFolder(folder), request.memory_gb)
-        self._model, tokenizer = models.load(folder, request.adapter_dir)
+        self._model, tokenizer = models.load(folder, request.adapter_dir, lazy=True)
+        self._context = min(request.context_tokens, StudentFolder(folder).max_position_embeddings or 1 << 30)
+        if getattr(self._model, "model_type", "") in ALONE:
+            request = request.model_copy(update={"parallel": 1})
+        parallel = room.questions_at_once(room.of_mlx(self._model, self._context), request, self._context)
         with models.memory_errors():
             mx.eval(self._model.parameters())
         self._chat = ChatForm(tokenizer)
         self._plain = without(special_texts(folder))
-        self._context = min(request.context_tokens, StudentFolder(folder).max_position_embeddings or 1 << 30)
-        parallel = 1 if getattr(self._model, "model_type", "") in ALONE else request.parallel
         stops = [[token] for token in sorted(self._chat.stop_ids)]
         self._generator = BatchGenerator(self._model, stop_tokens=stops, completion_batch_size=parallel)
         self._answers: dict[int, _Answer] = {}
@@ -80,12 +78,12 @@ class MlxEngine:
             tokens = self._chat.prompt_ids(messages)
         except (TemplateError, UserInputError):
             return [Refused(id=ask.id, why="not_rendered")]
-        room = self._context - len(tokens)
-        if room < 1:
+        left = self._context - len(tokens)
+        if left < 1:
             return [Refused(id=ask.id, why="too_long", prompt_tokens=len(tokens))]
         sampler = sampler_of(ask) if ask.temperature > 0 else None
         (uid,) = self._generator.insert(
-            [tokens], max_tokens=[min(ask.max_tokens, room)], samplers=[sampler] if sampler else None
+            [tokens], max_tokens=[min(ask.max_tokens, left)], samplers=[sampler] if sampler else None
         )
         self._answers[uid] = _Answer(ask)
         self._uids[ask.id] = uid
@@ -133,15 +131,6 @@ class MlxEngine:
     def _text(self, answer: _Answer, text: str) -> list[Told]:
         more, answer.told = text[answer.told :], max(answer.told, len(text))
         return [Wrote(id=answer.ask.id, text=more, tokens=len(answer.tokens))] if more else []
-
-
-def _check_memory(folder: StudentFolder, there_gb: float | None) -> None:
-    needed_gb = _MEMORY_PER_WEIGHT * folder.bytes_on_disk / 1e9
-    if there_gb is not None and needed_gb > there_gb:
-        raise MachineError(
-            f"This model needs about {needed_gb:.1f} GB of memory, and {there_gb:.1f} GB can be spared.",
-            next_step="Close other programs and try again, or take a smaller one.",
-        )
 
 
 def sampler_of(ask: Ask) -> Callable[[mx.array], mx.array]:

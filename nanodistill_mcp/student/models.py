@@ -127,8 +127,13 @@ def fetch(student: str, metrics_path: Path) -> Path:
     return resolve(student)
 
 
-def load(student_path: Path, adapter_dir: Path | None = None) -> tuple[nn.Module, Any]:
+def load(student_path: Path, adapter_dir: Path | None = None, *, lazy: bool = False) -> tuple[nn.Module, Any]:
     """Load a student and its tokenizer, with an adapter if there is one. Never runs code from the folder.
+
+    Args:
+        student_path: Its folder, checked.
+        adapter_dir: Of an adapter that is put on it.
+        lazy: Read no weight until something is computed with it.
 
     Returns:
         The model, in evaluation mode, and MLX-LM's TokenizerWrapper.
@@ -140,7 +145,7 @@ def load(student_path: Path, adapter_dir: Path | None = None) -> tuple[nn.Module
     from mlx_lm import load as mlx_load
 
     with memory_errors(), loading_errors():
-        loaded = mlx_load(str(student_path), adapter_path=str(adapter_dir) if adapter_dir else None)
+        loaded = mlx_load(str(student_path), adapter_path=str(adapter_dir) if adapter_dir else None, lazy=lazy)
     return loaded[0], loaded[1]
 
 

@@ -21,6 +21,9 @@ class KeepLoaded(_Line):
     context_tokens: int = Field(ge=64, description="Room for one prompt and its answer, at most.")
     parallel: int = Field(default=4, ge=1, description="Questions answered at once, at most.")
     memory_gb: float | None = Field(default=None, description="What the machine can spare; None: it is not asked.")
+    takes_fewer: bool = Field(
+        default=False, description="Fewer questions at once rather than none, where memory is short."
+    )
 
 
 class Ask(_Line):

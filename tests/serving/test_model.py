@@ -15,8 +15,13 @@ import openai
 import psutil
 import pytest
 
+from nanodistill_mcp.cli.serving import serve_model
+from nanodistill_mcp.errors import MachineError
+from nanodistill_mcp.jobs import memory
+from nanodistill_mcp.pipeline.serve import Form
 from nanodistill_mcp.serving import wire
 from nanodistill_mcp.serving.bodies import RefusedError
+from nanodistill_mcp.settings import DEVICE_VARIABLE
 from tests.conftest import Demo
 from tests.serving.conftest import Endless, endless, gone, home_of, serve_run
 
@@ -65,6 +70,26 @@ async def test_one_life_of_a_served_model(random_student: Path) -> None:
         assert served.model.pid != before
         again = await served.http.post(CHAT, json={**ASKED, "max_tokens": 2})
         assert again.status_code == 200
+
+
+@pytest.mark.parametrize("form", ["mlx", "gguf"])
+def test_a_model_that_the_machine_cannot_hold_is_refused_before_it_is_loaded(
+    form: Form, demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command ends with how much is needed and there; a machine that swaps is of no use to anybody for hours."""
+    monkeypatch.setenv(DEVICE_VARIABLE, "auto")
+    monkeypatch.setattr(memory, "spare_gb", lambda: 0.5002)  # half a gigabyte is the process's own
+    with pytest.raises(MachineError, match=r"needs 0\.00\d+ GB of memory, .* and 0\.0002 GB can be spared") as refused:
+        serve_model(
+            *(home_of(demo, tmp_path / "home"), "demo"),
+            form=form,
+            host="127.0.0.1",
+            port=0,
+            with_token=False,
+            context_tokens=512,
+            parallel=2,
+        )
+    assert "programs" in refused.value.next_step
 
 
 async def test_a_body_that_never_comes_is_waited_for_no_longer_than_said(monkeypatch: pytest.MonkeyPatch) -> None:
