@@ -19,8 +19,8 @@ from nanodistill_mcp.runs.questions import Questions
 from nanodistill_mcp.settings import BudgetSettings, TeacherEndpoint
 from nanodistill_mcp.teacher import prompts
 from nanodistill_mcp.teacher.answers import Derivation, DirectAnswer, WorkedSolution
-from nanodistill_mcp.teacher.batch import AtProvider, BatchTerms
 from nanodistill_mcp.teacher.batch_book import batch_summary, open_batches
+from nanodistill_mcp.teacher.batch_terms import AtProvider, BatchTerms
 from nanodistill_mcp.teacher.budget import Budget
 from nanodistill_mcp.teacher.capabilities import Capabilities
 from nanodistill_mcp.teacher.client import Reason, RowDeclined, Teacher

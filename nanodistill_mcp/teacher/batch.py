@@ -15,17 +15,10 @@ from typing import Any
 from nanodistill_mcp.runs.journal import Journal
 from nanodistill_mcp.settings import TeacherEndpoint
 from nanodistill_mcp.teacher.batch_book import HALF, UNSENT, open_batches, tried_in_a_batch
-from nanodistill_mcp.teacher.batch_exchange import (
-    Answered,
-    AtProvider,
-    BatchExchange,
-    BatchTerms,
-    Outcome,
-    Outcomes,
-    Question,
-    Unanswered,
-)
+from nanodistill_mcp.teacher.batch_exchange import BatchExchange, Question
+from nanodistill_mcp.teacher.batch_outcomes import Answered, Outcome, Outcomes, Unanswered
 from nanodistill_mcp.teacher.batch_providers import batch_provider, check_batches
+from nanodistill_mcp.teacher.batch_terms import BatchTerms
 from nanodistill_mcp.teacher.batch_wire import Rehearsal
 from nanodistill_mcp.teacher.budget import Budget, Reservation, size_of
 from nanodistill_mcp.teacher.calls import RowDeclined
@@ -33,8 +26,6 @@ from nanodistill_mcp.teacher.capabilities import Capabilities
 from nanodistill_mcp.teacher.failures import OF_THE_ROW
 from nanodistill_mcp.teacher.gate import Call, Gate
 from nanodistill_mcp.teacher.models import ModelFacts, host_of
-
-__all__ = ["AtProvider", "BatchLine", "BatchTerms"]
 
 _DRAIN_S = 15.0
 _LEAVE_S = 5.0

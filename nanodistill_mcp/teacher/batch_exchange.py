@@ -9,18 +9,19 @@ import contextlib
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
 
 from nanodistill_mcp.errors import NanodistillError, TeacherError
 from nanodistill_mcp.runs.journal import Journal, Record
 from nanodistill_mcp.runs.store import now
 from nanodistill_mcp.teacher.batch_book import HALF, UNSENT, OpenBatch, custom_id
+from nanodistill_mcp.teacher.batch_outcomes import Answered, Outcomes, Unanswered
 from nanodistill_mcp.teacher.batch_providers import BatchProvider, Result
+from nanodistill_mcp.teacher.batch_terms import AtProvider, BatchTerms
 from nanodistill_mcp.teacher.batch_wire import Rehearsal, WireForm
 from nanodistill_mcp.teacher.budget import Budget, Reservation, estimated_tokens
 from nanodistill_mcp.teacher.failures import TRANSIENT, Failure, failure_of
 from nanodistill_mcp.teacher.gate import Call, Gate
-from nanodistill_mcp.teacher.reading import Completion, read_completion
+from nanodistill_mcp.teacher.reading import read_completion
 
 _TRIES = 4
 _LOOKS_IN_VAIN = 40
@@ -29,88 +30,8 @@ _LONGEST_BACKOFF_S = 30.0
 _SLOWER = 1.5
 
 
-@dataclass(frozen=True)
-class AtProvider:
-    """A batch that is being waited for."""
-
-    questions: int
-    finished: int
-    age_s: float
-
-
-@dataclass(frozen=True)
-class BatchTerms:
-    """How a stage wants its questions batched."""
-
-    mode: Literal["batch", "live"]
-    """live: hand nothing in; stop the batches that are out, keep what they have answered, ask the rest live."""
-    quiet_s: float = 1.0
-    """A batch goes out when no question came for so long."""
-    poll_s: float = 1.0
-    longest_poll_s: float = 60.0
-    most_questions: int = 5000
-    most_bytes: int = 64_000_000
-    on_change: Callable[[Sequence[AtProvider]], None] = lambda _: None
-    """Told after every look at the provider what is being waited for."""
-
-
-@dataclass(frozen=True)
-class Answered:
-    """A batch brought an answer; it is in the journal, and not judged yet."""
-
-    attempt: int
-    usd: float
-    response: Any
-    completion: Completion
-
-
-@dataclass(frozen=True)
-class Unanswered:
-    """A batch brought no answer, and why not."""
-
-    attempt: int
-    kind: str
-
-
-Outcome = Answered | Unanswered
-
-
 class _LeftError(Exception):
     """This worker ends; the batch is left to the next one."""
-
-
-class Outcomes:
-    """What the calls that went into batches came to, by call id. Each waits until its batch is merged."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[str, asyncio.Future[Outcome]] = {}
-
-    def expect(self, call_id: str) -> "asyncio.Future[Outcome]":
-        """Begin to wait for a call's outcome."""
-        self._waiting[call_id] = asyncio.get_running_loop().create_future()
-        return self._waiting[call_id]
-
-    def of(self, call_id: str) -> "asyncio.Future[Outcome] | None":
-        """The outcome of a call that is in a batch."""
-        return self._waiting.get(call_id)
-
-    def forget(self, call_id: str) -> None:
-        """The outcome was taken."""
-        self._waiting.pop(call_id, None)
-
-    def put(self, call_id: str, outcome: Outcome) -> None:
-        """A call's outcome is there."""
-        waiting = self._waiting.get(call_id)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(outcome)
-
-    def fail(self, call_ids: Iterable[str], error: Exception) -> None:
-        """There will be no outcome for these calls, because the stage cannot go on."""
-        for call_id in call_ids:
-            waiting = self._waiting.get(call_id)
-            if waiting is not None and not waiting.done():
-                waiting.set_exception(error)
-                waiting.exception()  # seen, also when nobody asks for it
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from nanodistill_mcp.runs.questions import Questions
 from nanodistill_mcp.runs.secrets import remember
 from nanodistill_mcp.runs.store import now
 from nanodistill_mcp.settings import TeacherEndpoint
-from nanodistill_mcp.teacher.batch import BatchLine, BatchTerms
+from nanodistill_mcp.teacher.batch import BatchLine
+from nanodistill_mcp.teacher.batch_terms import BatchTerms
 from nanodistill_mcp.teacher.budget import Budget
 from nanodistill_mcp.teacher.calls import REASKS, CallLog, KnownCall, Reason, RowDeclined, call_id_of
 from nanodistill_mcp.teacher.capabilities import Capabilities, Mode

@@ -15,8 +15,8 @@ from nanodistill_mcp.demo.wire import Fails, Refuses, Says, WireReply, WireReque
 from nanodistill_mcp.errors import BudgetError, ConfigurationError, TeacherError
 from nanodistill_mcp.runs.journal import Journal, read_journal, spend_of
 from nanodistill_mcp.teacher.answers import WorkedSolution
-from nanodistill_mcp.teacher.batch import AtProvider, BatchTerms
 from nanodistill_mcp.teacher.batch_book import batch_summary, open_batches
+from nanodistill_mcp.teacher.batch_terms import AtProvider, BatchTerms
 from nanodistill_mcp.teacher.budget import Caps
 from nanodistill_mcp.teacher.client import Answer, RowDeclined, Teacher
 from tests.teacher.conftest import BAD, GOOD, USD_PER_MTOK, Desk, question, questions
