@@ -10,7 +10,7 @@ from nanodistill_mcp.pipeline import estimate, plan
 from nanodistill_mcp.runs.records import Plan, Range
 from nanodistill_mcp.settings import Settings, load_settings
 from nanodistill_mcp.student.requests import StudentFacts
-from nanodistill_mcp.teacher.preflight import TeacherFacts, preflight
+from nanodistill_mcp.teacher.preflight import TeacherFacts, look_at, teacher_facts
 
 PAGE = Path(__file__).with_name("costs.md")
 
@@ -149,7 +149,8 @@ def _plan(
     settings: Settings, teacher: str, factor: int, student: str = "1.7B", machine: estimate.Machine = estimate.MAC
 ) -> tuple[Plan, TeacherFacts]:
     request = _request(settings, teacher, factor)
-    facts = preflight(request.endpoint, estimate.texts_to_count(request))
+    looked = look_at(request.endpoint.model, estimate.texts_to_count(request))
+    facts = teacher_facts(request.endpoint, looked)
     return estimate.make_plan(request, facts, _student(student), machine), facts
 
 

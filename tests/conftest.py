@@ -22,7 +22,7 @@ from mcp.types import CallToolResult, ImageContent, TextContent
 from nanodistill_mcp.demo import task, teacher
 from nanodistill_mcp.demo.student import student_path
 from nanodistill_mcp.demo.wire import Says, WireReply, WireRequest, WireServer
-from tests.once import once
+from tests.once import once, shared_by_all
 
 KEY = "TEST_TEACHER_KEY"
 SECRET = "sk-test-" + "s3cr3t" * 5
@@ -73,10 +73,16 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
-    """A data directory of its own. Whatever a test leaves running in it is ended afterwards."""
+def home(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A data directory of its own. Whatever a test leaves running in it is ended afterwards.
+
+    What the first test finds out of a teacher's id and a student's files the others need not find out again.
+    """
     folder = tmp_path / "home"
     folder.mkdir(mode=0o700)
+    checks = shared_by_all(tmp_path_factory) / "checks"
+    checks.mkdir(mode=0o700, exist_ok=True)
+    (folder / "checks").symlink_to(checks)
     yield folder
     for process in psutil.process_iter(["cmdline"]):
         if any(str(folder) in part for part in process.info["cmdline"] or ()):

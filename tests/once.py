@@ -13,6 +13,12 @@ import pytest
 _LOOK_S = 0.1
 
 
+def shared_by_all(factory: pytest.TempPathFactory) -> Path:
+    """The folder of this session that its processes share."""
+    own = factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
 def once(
     factory: pytest.TempPathFactory, name: str, make: Callable[[Path], dict[str, Any]], *, within_s: float
 ) -> dict[str, Any]:
@@ -23,9 +29,7 @@ def once(
     Raises:
         TimeoutError: It was not there in time.
     """
-    shared = factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
+    shared = shared_by_all(factory)
     told = shared / f"{name}.json"
     lock = os.open(shared / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

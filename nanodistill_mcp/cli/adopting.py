@@ -9,6 +9,7 @@ from nanodistill_mcp.pipeline.adopt import Adopted, read_folder
 from nanodistill_mcp.runs.records import RunManifest
 from nanodistill_mcp.runs.store import Run, RunStore
 from nanodistill_mcp.server.preflight import inspect_both
+from nanodistill_mcp.server.recall import Recall
 from nanodistill_mcp.settings import load_settings
 
 
@@ -60,7 +61,9 @@ def make_run(home: Path, adopted: Adopted, *, name: str, instruction: str, stude
 
     async def look() -> RunManifest:
         texts = estimate.texts_to_count(request)
-        teacher, facts = await inspect_both(request.endpoint, request.student, texts, lambda _: None)
+        teacher, facts = await inspect_both(
+            request.endpoint, request.student, texts, lambda _: None, recall=Recall(home / "checks")
+        )
         return plan.make_manifest(request, teacher, facts, estimate.make_plan(request, teacher, facts))
 
     return store.create(anyio.run(look), request.seeds, fill=adopted.write)

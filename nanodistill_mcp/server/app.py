@@ -33,6 +33,11 @@ class App:
         return self.store.home / "capabilities.json"
 
     @property
+    def checks_path(self) -> Path:
+        """Where the answers of checks are kept that would be the same again."""
+        return self.store.home / "checks"
+
+    @property
     def training_lock_path(self) -> Path:
         return self.store.home / "training.lock"
 

@@ -1,7 +1,5 @@
 """Checks that need a library the server never imports: made in two short processes, side by side, before a run exists."""
 
-import os
-import re
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -14,14 +12,12 @@ from nanodistill_mcp.errors import ConfigurationError, NanodistillError
 from nanodistill_mcp.jobs import processes
 from nanodistill_mcp.jobs.supervise import rebuild_error
 from nanodistill_mcp.runs.files import read_object, write_json
+from nanodistill_mcp.server.recall import Question, Recall, files_of
 from nanodistill_mcp.settings import TeacherEndpoint
 from nanodistill_mcp.student.requests import DeviceFacts, DeviceRequest, InspectRequest, StudentFacts
-from nanodistill_mcp.teacher.preflight import TeacherFacts, host_facts, mlx_facts
+from nanodistill_mcp.teacher.preflight import Looked, TeacherFacts, host_facts, mlx_facts, teacher_facts
 
 _TIMEOUT_S = 40.0
-_LOOKED_AT = re.compile(
-    r"KEY|TOKEN|SECRET|CREDENTIAL|PROJECT|LOCATION|REGION|PROFILE|ACCOUNT|API_BASE|API_VERSION|_URL$"
-)
 
 
 async def inspect_both(
@@ -30,6 +26,8 @@ async def inspect_both(
     texts: dict[str, list[str]],
     check_teacher: Callable[[TeacherFacts], None],
     local_teacher: str = "",
+    *,
+    recall: Recall,
 ) -> tuple[TeacherFacts, StudentFacts]:
     """What can be known of teacher and student without spending anything.
 
@@ -39,6 +37,7 @@ async def inspect_both(
         texts: What will be sent and answered, by name: its tokens are counted.
         check_teacher: Raises when this teacher cannot be used as it is configured.
         local_teacher: A model whose probabilities the student is to learn, if there is one.
+        recall: What earlier checks said.
 
     Raises:
         NanodistillError: One of them is not usable, or both; says why and what to do.
@@ -49,7 +48,7 @@ async def inspect_both(
 
     async def look_at_teacher() -> None:
         try:
-            facts = await inspect_teacher(endpoint, texts)
+            facts = await inspect_teacher(endpoint, texts, recall)
             check_teacher(facts)
             teachers.append(facts)
         except NanodistillError as error:  # raised below, when the other check has ended too
@@ -57,7 +56,7 @@ async def inspect_both(
 
     async def look_at_student() -> None:
         try:
-            students.append(await inspect_student(student, local_teacher))
+            students.append(await inspect_student(student, local_teacher, recall))
         except NanodistillError as error:
             failures["student"] = error
 
@@ -72,49 +71,53 @@ async def inspect_both(
     return teachers[0], students[0]
 
 
-async def inspect_teacher(endpoint: TeacherEndpoint, texts: dict[str, list[str]] | None = None) -> TeacherFacts:
-    """What LiteLLM knows of a teacher: provider, keys, price, and the tokens of texts. No call is made."""
+async def inspect_teacher(
+    endpoint: TeacherEndpoint, texts: dict[str, list[str]] | None = None, recall: Recall | None = None
+) -> TeacherFacts:
+    """What is known of a teacher: provider, keys, price, and the tokens of texts. No call is made."""
     if endpoint.is_host:
         return host_facts()
     if endpoint.is_mlx:
-        facts = await inspect_student(endpoint.mlx_model)
+        facts = await inspect_student(endpoint.mlx_model, recall=recall)
         return mlx_facts(endpoint, bytes_on_disk=facts.bytes_on_disk, bytes_missing=facts.bytes_to_download)
-    with tempfile.TemporaryDirectory(prefix="nanodistill-") as folder:
-        asked, told = Path(folder) / "asked.json", Path(folder) / "told.json"
-        write_json(asked, {"endpoint": endpoint.model_dump(mode="json"), "texts": texts or {}}, durable=False)
-        result = await _result(
-            "teacher", told, "teacher.preflight", str(asked), str(told), env=_key_names(endpoint.api_key_env)
-        )
-    return TeacherFacts.model_validate(result)
+    wanted = {"model": endpoint.model, "texts": texts or {}}
+    question = Question({"check": "teacher", **wanted}, ("litellm",))
+    if (found := recall and recall.answer(question)) is None:
+        found = await _result("teacher", "teacher.preflight", wanted)
+        if recall:
+            recall.keep(question, found)
+    return teacher_facts(endpoint, Looked.model_validate(found))
 
 
-async def inspect_student(student: str, local_teacher: str = "") -> StudentFacts:
+async def inspect_student(student: str, local_teacher: str = "", recall: Recall | None = None) -> StudentFacts:
     """What the student's folder or the hub says of it, a local teacher's tokenizer held against its own. No weights are loaded."""
-    with tempfile.TemporaryDirectory(prefix="nanodistill-") as folder:
-        asked, told = Path(folder) / "asked.json", Path(folder) / "told.json"
-        write_json(
-            asked,
-            InspectRequest(student=student, local_teacher=local_teacher, result_path=told).model_dump(),
-            durable=False,
-        )
-        result = await _result("student", told, "student.child", str(asked), env=processes.environment())
-    return StudentFacts.model_validate(result)
+    wanted = InspectRequest(student=student, local_teacher=local_teacher, result_path=Path()).model_dump(mode="json")
+    folders = [name for name in (student, local_teacher) if name]
+    files = {name: files_of(Path(name)) for name in folders if Path(name).is_absolute()}
+    question = Question({"check": "student", **wanted, "files": files}, ("mlx-lm", "transformers"))
+    told_by_files = len(files) == len(folders) and None not in files.values()  # the hub may say otherwise tomorrow
+    if (found := recall.answer(question) if recall and told_by_files else None) is None:
+        found = await _result("student", "student.child", wanted)
+        if recall and told_by_files:
+            recall.keep(question, found)
+    return StudentFacts.model_validate(found)
 
 
 async def inspect_device() -> DeviceFacts:
     """Where MLX computes on this machine, proved by two steps."""
+    wanted = DeviceRequest(result_path=Path()).model_dump(mode="json")
+    return DeviceFacts.model_validate(await _result("device", "student.child", wanted))
+
+
+async def _result(what: str, module: str, wanted: dict[str, Any]) -> dict[str, Any]:
+    """What one of our modules answers in a process of its own, which gets no key and no address."""
     with tempfile.TemporaryDirectory(prefix="nanodistill-") as folder:
         asked, told = Path(folder) / "asked.json", Path(folder) / "told.json"
-        write_json(asked, DeviceRequest(result_path=told).model_dump(), durable=False)
-        result = await _result("device", told, "student.child", str(asked), env=processes.environment())
-    return DeviceFacts.model_validate(result)
-
-
-async def _result(what: str, told: Path, module: str, *arguments: str, env: dict[str, str]) -> dict[str, Any]:
-    code = await anyio.to_thread.run_sync(
-        partial(processes.run_briefly, module, *arguments, env=env, timeout_s=_TIMEOUT_S)
-    )
-    result = read_object(told)
+        write_json(asked, {**wanted, "result_path": str(told)}, durable=False)
+        code = await anyio.to_thread.run_sync(
+            partial(processes.run_briefly, module, str(asked), env=processes.environment(), timeout_s=_TIMEOUT_S)
+        )
+        result = read_object(told)
     if result is None:
         ended = "did not answer in time" if code == processes.TIMED_OUT else f"ended with code {code}"
         raise ConfigurationError(
@@ -124,9 +127,3 @@ async def _result(what: str, told: Path, module: str, *arguments: str, env: dict
     if result.get("failed"):
         raise rebuild_error(result)
     return result
-
-
-def _key_names(also: str) -> dict[str, str]:
-    """Which keys are set, without their values: that is all the check looks at."""
-    names = {name: "set" for name, value in os.environ.items() if value and (name == also or _LOOKED_AT.search(name))}
-    return {**names, **processes.environment()}

@@ -22,6 +22,7 @@ from nanodistill_mcp.server.artifacts import artifact_list
 from nanodistill_mcp.server.consent import MayDelete, MayHoldOut, check, check_held_out
 from nanodistill_mcp.server.next_steps import current_stage, next_step
 from nanodistill_mcp.server.preflight import inspect_both
+from nanodistill_mcp.server.recall import Recall
 from nanodistill_mcp.server.replies import CloneReply, CreateReply, DeleteReply, NextStep, RefineReply
 from nanodistill_mcp.server.revised import clone_reply, refine_reply
 
@@ -186,7 +187,12 @@ async def _store(
             )
             texts = estimate.texts_to_count(request)
             teacher_facts, student_facts = await inspect_both(
-                request.endpoint, request.student, texts, check, request.local_teacher
+                request.endpoint,
+                request.student,
+                texts,
+                check,
+                request.local_teacher,
+                recall=Recall(app.checks_path),
             )
             estimated = estimate.make_plan(request, teacher_facts, student_facts)
             manifest = made(plan.make_manifest(request, teacher_facts, student_facts, estimated))

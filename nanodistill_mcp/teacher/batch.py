@@ -25,7 +25,7 @@ from nanodistill_mcp.teacher.calls import RowDeclined
 from nanodistill_mcp.teacher.capabilities import Capabilities
 from nanodistill_mcp.teacher.failures import OF_THE_ROW
 from nanodistill_mcp.teacher.gate import Call, Gate
-from nanodistill_mcp.teacher.models import ModelFacts, host_of
+from nanodistill_mcp.teacher.models import ModelFacts
 
 _DRAIN_S = 15.0
 _LEAVE_S = 5.0
@@ -75,7 +75,7 @@ class BatchLine:
         self._capabilities = capabilities
         self._terms = terms
         self._before_call = before_call
-        self._host = host_of(endpoint, facts.provider)
+        self._host = facts.host
         self._rehearsal = Rehearsal(facts, credentials)
         self._provider = batch_provider(facts, credentials, self._rehearsal)
         self._outcomes = Outcomes()

@@ -27,10 +27,11 @@ from nanodistill_mcp.teacher.batch_terms import BatchTerms
 from nanodistill_mcp.teacher.budget import Budget
 from nanodistill_mcp.teacher.calls import REASKS, CallLog, KnownCall, Reason, RowDeclined, call_id_of
 from nanodistill_mcp.teacher.capabilities import Capabilities, Mode
+from nanodistill_mcp.teacher.catalogue import look_up
 from nanodistill_mcp.teacher.first_request import FirstRequest, first_request
 from nanodistill_mcp.teacher.gate import Call, Gate, ModeRefusedError, NoAnswerError
 from nanodistill_mcp.teacher.host import HostLine
-from nanodistill_mcp.teacher.libraries import close_connections, instructor, prepared
+from nanodistill_mcp.teacher.libraries import close_connections, instructor, litellm, prepared
 from nanodistill_mcp.teacher.models import ModelFacts, model_facts
 from nanodistill_mcp.teacher.prompts import Prompt, in_text, reworded
 from nanodistill_mcp.teacher.reading import judge
@@ -324,8 +325,9 @@ class Teacher:
 
     async def _new_line(self) -> _Line:
         self._journal.keep_room(self._concurrency * _ANSWER_ROOM_BYTES)
-        facts = await asyncio.to_thread(model_facts, self._endpoint)  # imports LiteLLM: seconds
-        await asyncio.to_thread(instructor)
+        for imported in (litellm, instructor):  # seconds
+            await asyncio.to_thread(imported)
+        facts = model_facts(self._endpoint, look_up(self._endpoint.model))
         credentials = _credentials(self._endpoint, facts)
         gate = Gate(
             self._endpoint,

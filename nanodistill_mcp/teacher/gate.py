@@ -27,7 +27,7 @@ from nanodistill_mcp.teacher.capabilities import Capabilities, Mode
 from nanodistill_mcp.teacher.direct import DirectLine, Reply, reply_of, takes_direct_line
 from nanodistill_mcp.teacher.failures import OF_THE_ROW, TRANSIENT, Failure, Kind, failure_of, refusal_text, stop_error
 from nanodistill_mcp.teacher.libraries import litellm
-from nanodistill_mcp.teacher.models import ModelFacts, expected_keys, host_of
+from nanodistill_mcp.teacher.models import ModelFacts
 from nanodistill_mcp.teacher.pace import Pace, Ticket, Tokens, Turnstile
 from nanodistill_mcp.teacher.reading import REWORDED, Completion, Fault, judge
 
@@ -313,9 +313,8 @@ class Gate:
 
     def stop(self, failure: Failure) -> NanodistillError:
         """End the stage: no further request is sent."""
-        key = self._endpoint.api_key_env or next(iter(expected_keys(self._endpoint.model)), "")
-        host = host_of(self._endpoint, self._facts.provider)
-        self._stopped = stop_error(failure, self._endpoint, host, key)
+        key = self._endpoint.api_key_env or next(iter(self._facts.keys), "")
+        self._stopped = stop_error(failure, self._endpoint, self._facts.host, key)
         return self._stopped
 
     def _note(self, kind: str, key: dict[str, Any], **fields: Any) -> int:

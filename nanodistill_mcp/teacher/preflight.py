@@ -1,6 +1,7 @@
 """What can be known of a teacher before a cent is spent: provider, key, price, host, and what speaks against it.
 
-Runs in a short process of its own, because LiteLLM takes seconds to import. Nothing leaves the machine.
+What only LiteLLM knows is looked up in a short process of its own, because it takes seconds to import; the rest is put together
+by whoever asks. Nothing leaves the machine.
 """
 
 import json
@@ -13,7 +14,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from nanodistill_mcp.errors import ConfigurationError, NanodistillError, UserInputError
+from nanodistill_mcp.runs.files import write_json
 from nanodistill_mcp.settings import HOST_TEACHER, TeacherEndpoint
+from nanodistill_mcp.teacher.catalogue import CatalogueEntry, count_tokens, look_up
+from nanodistill_mcp.teacher.models import address_variable, is_loopback, model_facts, provider_notes
 
 _SEEN = (
     "You are the teacher: let an agent answer that has not seen the examples' outputs, such as a subagent with a fresh context, "
@@ -58,23 +62,35 @@ class TeacherFacts(BaseModel):
         return self.usd_per_mtok_in, self.usd_per_mtok_out
 
 
-def preflight(endpoint: TeacherEndpoint, texts: dict[str, list[str]] | None = None) -> TeacherFacts:
-    """Look a teacher up and check its key's presence; the key itself is proved by the first call.
+class Looked(BaseModel):
+    """What LiteLLM says of a model's id, and how many tokens some texts have there."""
 
-    Args:
-        endpoint: The teacher.
-        texts: Texts by name, whose tokens are to be counted.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    entry: CatalogueEntry
+    token_counts: dict[str, list[int]] = {}
+
+
+def look_at(model: str, texts: dict[str, list[str]] | None = None) -> Looked:
+    """Ask LiteLLM about a model's id, and count the tokens of texts by name. Imports it: seconds.
 
     Raises:
-        ConfigurationError: No provider goes with the id, or the provider has no address of its own and none is set.
+        ConfigurationError: No provider goes with the id.
     """
-    from nanodistill_mcp.teacher.models import host_of, is_loopback, model_facts, provider_notes
+    return Looked(entry=look_up(model), token_counts=count_tokens(model, texts or {}))
 
-    facts = model_facts(endpoint)
+
+def teacher_facts(endpoint: TeacherEndpoint, looked: Looked) -> TeacherFacts:
+    """What is known of a teacher as it is configured. Its key's presence is checked; the key is proved by the first call.
+
+    Raises:
+        ConfigurationError: The provider has no address of its own and none is set.
+    """
+    facts = model_facts(endpoint, looked.entry)
     notes = provider_notes()
     _require_address(endpoint, facts.provider)
-    host = host_of(endpoint, facts.provider)
-    variables, missing, required = _keys(endpoint, facts.provider)
+    host = facts.host
+    variables, missing, required = _keys(endpoint, looked.entry)
     local = facts.provider in notes["free_and_local"] or is_loopback(host)
     prices = facts.usd_per_mtok
     warnings = [
@@ -105,7 +121,7 @@ def preflight(endpoint: TeacherEndpoint, texts: dict[str, list[str]] | None = No
         host=host,
         warnings=warnings,
         thinks_unasked=facts.thinks_unasked,
-        token_counts=count_tokens(endpoint.model, texts or {}),
+        token_counts=looked.token_counts,
         tokens_within=_COUNTED_WITHIN["openai"] if facts.provider == "openai" and facts.mapped else _COUNTED_WITHIN[""],
     )
 
@@ -153,40 +169,26 @@ def _free(model: str, provider: str, *, supports_schema: bool, local: bool, host
     )
 
 
-def count_tokens(model: str, texts: dict[str, list[str]]) -> dict[str, list[int]]:
-    """Count tokens with the tokenizer LiteLLM has at hand for a model. Nothing is fetched."""
-    from nanodistill_mcp.teacher.libraries import litellm
-
-    library = litellm()
-    library.disable_hf_tokenizer_download = "claude" not in model  # Claude's is bundled, others would be fetched
-    return {name: [library.token_counter(model=model, text=text) for text in theirs] for name, theirs in texts.items()}
-
-
 def main() -> None:
-    """Check the endpoint in the first file named and write what was found, or why not, to the second."""
-    source, target = (Path(argument) for argument in sys.argv[1:3])
-    from nanodistill_mcp.runs.files import write_json
-
+    """Look up the model that the file named asks about, and write what was found, or why not, where it says."""
+    asked = json.loads(Path(sys.argv[1]).read_bytes())
     try:
-        asked = json.loads(source.read_bytes())
-        found = preflight(TeacherEndpoint.model_validate(asked["endpoint"]), asked.get("texts")).model_dump()
+        found = look_at(asked["model"], asked["texts"]).model_dump()
     except NanodistillError as error:
         found = {"failed": True, "kind": error.kind, "what": error.what, "next_step": error.next_step}
-    write_json(target, found, durable=False)
+    write_json(Path(asked["result_path"]), found, durable=False)
 
 
-def _keys(endpoint: TeacherEndpoint, provider: str) -> tuple[list[str], list[str], bool]:
+def _keys(endpoint: TeacherEndpoint, entry: CatalogueEntry) -> tuple[list[str], list[str], bool]:
     """The variables a worker needs, the names of which one is missing, and whether a missing one is certain to fail."""
-    from nanodistill_mcp.teacher.models import expected_keys, provider_notes
-
-    notes = provider_notes()
+    notes, provider = provider_notes(), entry.provider
     further = [name for name in notes["further_variables"].get(provider, []) if name != endpoint.api_key_env]
     if endpoint.api_key_env:
         missing = [] if os.environ.get(endpoint.api_key_env) else [endpoint.api_key_env]
         return [endpoint.api_key_env, *further], missing, True
     if endpoint.api_base or provider in notes["free_and_local"]:
         return further, [], False
-    names = expected_keys(endpoint.model) + notes["unlisted_keys"].get(provider, [])
+    names = entry.keys + notes["unlisted_keys"].get(provider, [])
     names = list(dict.fromkeys(names + notes["also_accepted_keys"].get(provider, [])))
     if provider in notes["other_credentials"]:
         absent = [name for name in names if not os.environ.get(name)]
@@ -197,8 +199,6 @@ def _keys(endpoint: TeacherEndpoint, provider: str) -> tuple[list[str], list[str
 
 def _require_address(endpoint: TeacherEndpoint, provider: str) -> None:
     """Refuse a provider without an address: LiteLLM would send the prompts to another one's."""
-    from nanodistill_mcp.teacher.models import address_variable, provider_notes
-
     variable = address_variable(provider)
     if provider in provider_notes()["needs_address"] and not endpoint.api_base and not os.environ.get(variable):
         raise ConfigurationError(

@@ -12,7 +12,7 @@ import pytest
 from nanodistill_mcp.errors import ConfigurationError
 from nanodistill_mcp.settings import TeacherEndpoint
 from nanodistill_mcp.teacher import preflight as module
-from nanodistill_mcp.teacher.preflight import TeacherFacts, preflight
+from nanodistill_mcp.teacher.preflight import Looked, TeacherFacts, look_at, teacher_facts
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,7 @@ def _no_keys(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ignore[report
 
 def facts(model: str, **endpoint: Any) -> TeacherFacts:
     """The check of one model."""
-    return preflight(TeacherEndpoint.model_validate({"model": model, **endpoint}))
+    return teacher_facts(TeacherEndpoint.model_validate({"model": model, **endpoint}), look_at(model))
 
 
 @pytest.mark.parametrize(
@@ -156,8 +156,9 @@ def test_the_result_is_written_for_the_process_that_asked(
 ) -> None:
     """The server never imports LiteLLM: it starts this and reads a file."""
     source, target = tmp_path / "in.json", tmp_path / "out.json"
-    source.write_text(json.dumps({"endpoint": {"model": model}}), encoding="utf-8")
-    monkeypatch.setattr(sys, "argv", ["-c", str(source), str(target)])
+    asked = {"model": model, "texts": {"said": ["Hello there"]}, "result_path": str(target)}
+    source.write_text(json.dumps(asked), encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["-c", str(source)])
 
     module.main()
 
@@ -167,7 +168,8 @@ def test_the_result_is_written_for_the_process_that_asked(
         assert result["kind"] == "configuration"
         assert result["next_step"].startswith("Give a LiteLLM id")
     else:
-        assert TeacherFacts.model_validate(result).provider == "anthropic"
+        looked = Looked.model_validate(result)
+        assert (looked.entry.provider, looked.token_counts) == ("anthropic", {"said": [2]})
 
 
 @pytest.mark.parametrize(
