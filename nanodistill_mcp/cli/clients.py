@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from nanodistill_mcp.cli.entries import Entry, Notation
+from nanodistill_mcp.cli.notations import Entry, Notation
 
 SERVER = "nanodistill"
 """The name of the entry, in every client."""

@@ -18,17 +18,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from nanodistill_mcp.cli.clients import CLIENTS, SERVER, AgentClient, further, question_id
-from nanodistill_mcp.cli.entries import (
-    Entry,
-    NotEditableError,
-    drop,
-    drop_input,
-    entry_of,
-    parse,
-    put,
-    put_input,
-    render,
-)
+from nanodistill_mcp.cli.entries import drop, drop_input, entry_of, put, put_input, render
+from nanodistill_mcp.cli.notations import Entry, NotEditableError, parse
 from nanodistill_mcp.errors import ConfigurationError, UserInputError
 from nanodistill_mcp.runs.files import write_atomic
 from nanodistill_mcp.server.artifacts import clean

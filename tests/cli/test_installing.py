@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from nanodistill_mcp.cli.clients import CLIENTS, SERVER
-from nanodistill_mcp.cli.entries import NotEditableError, drop, entry_of, parse, put
+from nanodistill_mcp.cli.entries import drop, entry_of, put
 from nanodistill_mcp.cli.installing import snippet, with_entry, without_entry
+from nanodistill_mcp.cli.notations import NotEditableError, parse
 from tests.cli.person import types
 
 KEY = "ANTHROPIC_API_KEY"
