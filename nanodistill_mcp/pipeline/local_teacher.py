@@ -47,6 +47,7 @@ async def within_reach(job: Job, endpoint: TeacherEndpoint) -> AsyncGenerator[Te
         parallel=AT_ONCE,
         memory_gb=spare_for_a_model_gb(),
         takes_fewer=True,
+        is_one_asker=True,
     )
     model = Model(keep, job.paths.log)
     served = Served(

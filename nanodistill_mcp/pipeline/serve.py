@@ -42,7 +42,12 @@ def chosen(run: Run, form: Form, *, context_tokens: int, parallel: int) -> Chose
         )
     exported = read_object(run.paths.export) or {}
     is_exported = exported.get("adapter_sha256") == trained["adapter_sha256"]
-    keep = KeepLoaded(context_tokens=context_tokens, parallel=parallel, memory_gb=spare_for_a_model_gb())
+    keep = KeepLoaded(
+        context_tokens=context_tokens,
+        parallel=parallel,
+        memory_gb=spare_for_a_model_gb(),
+        instruction=run.manifest.spec.instruction,
+    )
     match form:
         case "gguf" if is_exported and run.paths.gguf.exists():
             keep = keep.model_copy(update={"gguf_path": run.paths.gguf})

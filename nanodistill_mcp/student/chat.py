@@ -57,7 +57,11 @@ class ChatForm:
     def prompt_ids(self, messages: Sequence[Message], opening: str = "") -> list[int]:
         """The tokens up to where the student's answer begins, or goes on after the opening it is given."""
         prompt = self.prompt_text(messages)
-        return self._encode(prompt + (left_to_write(prompt, opening) if opening else ""))
+        return self.ids(prompt + (left_to_write(prompt, opening) if opening else ""))
+
+    def ids(self, prompt_text: str) -> list[int]:
+        """The tokens of such a text."""
+        return self._encode(prompt_text)
 
     def text(self, tokens: Sequence[int]) -> str:
         """What the student wrote, without special tokens."""

@@ -18,6 +18,7 @@ from nanodistill_mcp.student.chat import ChatForm
 from nanodistill_mcp.student.folder import StudentFolder
 from nanodistill_mcp.student.generate import ALONE
 from nanodistill_mcp.student.plain import MARK, opened, special_texts, without
+from nanodistill_mcp.student.prefixes import Prefixes
 from nanodistill_mcp.student.questions import Ask, Begun, Ended, KeepLoaded, Loaded, Refused, Told, Wrote
 
 _TELL_EVERY_S = 0.04
@@ -55,12 +56,16 @@ class MlxEngine:
         self._context = min(request.context_tokens, StudentFolder(folder).max_position_embeddings or 1 << 30)
         if getattr(self._model, "model_type", "") in ALONE:
             request = request.model_copy(update={"parallel": 1})
-        parallel = room.questions_at_once(room.of_mlx(self._model, self._context), request, self._context)
+        needed = room.of_mlx(self._model, self._context)
+        parallel = room.questions_at_once(needed, request, self._context)
         with models.memory_errors():
             mx.eval(self._model.parameters())
         self._chat = ChatForm(tokenizer)
         self._plain = without(special_texts(folder))
         stops = [[token] for token in sorted(self._chat.stop_ids)]
+        self.prefixes = Prefixes(self._chat, request, self._plain(request.instruction), needed.most_kept_bytes)
+        self._to_keep: dict[int, int] = {}
+        """Tokens of a prompt whose state is kept once they are read."""
         self._generator = BatchGenerator(self._model, stop_tokens=stops, completion_batch_size=parallel)
         self._answers: dict[int, _Answer] = {}
         self._uids: dict[int, int] = {}
@@ -75,16 +80,24 @@ class MlxEngine:
         messages = [{**message, "content": self._plain(message["content"])} for message in ask.messages]
         try:
             text = self._chat.prompt_text(messages)
-            tokens = self._chat.prompt_ids(messages)
+            tokens = self._chat.ids(text)
         except (TemplateError, UserInputError):
             return [Refused(id=ask.id, why="not_rendered")]
         left = self._context - len(tokens)
         if left < 1:
             return [Refused(id=ask.id, why="too_long", prompt_tokens=len(tokens))]
         sampler = sampler_of(ask) if ask.temperature > 0 else None
-        (uid,) = self._generator.insert(
-            [tokens], max_tokens=[min(ask.max_tokens, left)], samplers=[sampler] if sampler else None
+        cache, known = self.prefixes.found(tokens)
+        keep = self.prefixes.to_keep(tokens)
+        (uid,) = self._generator.insert_segments(
+            [[tokens[known:keep], tokens[max(known, keep) :]]],
+            max_tokens=[min(ask.max_tokens, left)],
+            caches=[cache],
+            all_tokens=[tokens[:known]],
+            samplers=[sampler] if sampler else None,
         )
+        if known < keep:
+            self._to_keep[uid] = keep
         self._answers[uid] = _Answer(ask)
         self._uids[ask.id] = uid
         return [Begun(id=ask.id, prompt_tokens=len(tokens), opening=opened(text))]
@@ -100,7 +113,9 @@ class MlxEngine:
         told: list[Told] = []
         if not self._answers:
             return told
-        for response in self._generator.next()[1]:
+        read, written = self._generator.next()
+        self._keep([response.uid for response in read if response.end_of_segment and response.uid in self._to_keep])
+        for response in written:
             answer = self._answers[response.uid]
             match response.finish_reason:
                 case "stop":
@@ -115,6 +130,12 @@ class MlxEngine:
             mx.clear_cache()
         return told
 
+    def _keep(self, uids: list[int]) -> None:
+        """Keep the state of these prompts' beginnings, of which the last token was just read."""
+        for uid, (cache, tokens) in self._generator.extract_cache(uids).items():
+            if len(tokens) == self._to_keep.pop(uid):
+                self.prefixes.keep(list(tokens), cache)
+
     def _more(self, answer: _Answer) -> list[Told]:
         now = time.monotonic()
         if not answer.ask.as_it_comes or now - answer.told_at < _TELL_EVERY_S:
@@ -124,6 +145,7 @@ class MlxEngine:
 
     def _end(self, uid: int, finish: Literal["stop", "length", "dropped"]) -> list[Told]:
         answer = self._answers.pop(uid)
+        self._to_keep.pop(uid, None)
         del self._uids[answer.ask.id]
         told = self._text(answer, self._chat.text(answer.tokens)) if finish != "dropped" else []
         return [*told, Ended(id=answer.ask.id, tokens=len(answer.tokens), finish=finish)]

@@ -24,6 +24,10 @@ class KeepLoaded(_Line):
     takes_fewer: bool = Field(
         default=False, description="Fewer questions at once rather than none, where memory is short."
     )
+    instruction: str = Field(default="", description="The system message of most prompts, which is read once.")
+    is_one_asker: bool = Field(
+        default=False, description="All questions are one's: prompts are kept for the next ones."
+    )
 
 
 class Ask(_Line):

@@ -14,6 +14,9 @@ _WORKING = 1.1
 _CHUNK_TOKENS = 2048
 """MLX-LM reads a prompt in parts of so many tokens."""
 
+KEPT_QUESTIONS = 0.5
+"""What is kept for prompts that begin alike takes at most as much as half a question that fills its context."""
+
 _LEAST_CONTEXT_TOKENS = 256
 
 
@@ -25,9 +28,15 @@ class Room:
     question_bytes: int
     """The state of one question whose answer fills the context."""
 
-    def gb(self, questions: float) -> float:
-        """Memory for so many questions side by side."""
-        return _WORKING * (self.weights_bytes + questions * self.question_bytes) / 1e9
+    @property
+    def most_kept_bytes(self) -> int:
+        """Of what is kept of prompts."""
+        return int(KEPT_QUESTIONS * self.question_bytes)
+
+    def gb(self, questions: int) -> float:
+        """Memory for so many questions side by side; for none, that of the weights alone."""
+        kept_bytes = self.most_kept_bytes if questions else 0
+        return _WORKING * (self.weights_bytes + questions * self.question_bytes + kept_bytes) / 1e9
 
 
 def of_mlx(model: Any, context_tokens: int) -> Room:
