@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from nanodistill_mcp import cli
 from nanodistill_mcp.cli import command_line
 from nanodistill_mcp.cli.clients import CLIENTS
+from nanodistill_mcp.cli.commands.export_data import FORMS
 from nanodistill_mcp.cli.headless import read_spec
 from nanodistill_mcp.cli.installing import DEFAULT_KEY, added_by_command, snippet
 from nanodistill_mcp.pipeline.plan import check_options
@@ -215,7 +215,7 @@ def test_every_command_and_call_in_the_page_on_runs_is_one_there_is() -> None:
     assert len(lines) > 10
     for line in lines:
         if line.startswith("nanodistill-mcp "):
-            cli.command_line().parse_args(shlex.split(line)[1:])
+            command_line().parse_args(shlex.split(line)[1:])
         else:
             call = ast.parse(line, mode="eval").body
             assert isinstance(call, ast.Call)
@@ -231,7 +231,7 @@ def test_every_command_of_the_page_on_data_is_taken() -> None:
     assert {line[0] for line in lines} == {"nanodistill-mcp"}
     for line in lines:
         command_line().parse_args(line[1:])
-    for form in cli.DATA_FORMS:
+    for form in FORMS:
         assert f"| `{form}` |" in page
 
 

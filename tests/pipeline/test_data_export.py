@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from nanodistill_mcp import cli
+from nanodistill_mcp.cli import command_line
+from nanodistill_mcp.cli.commands import export_data as export_data_command
 from nanodistill_mcp.errors import UserInputError
 from nanodistill_mcp.pipeline.data_export import export_data
 from nanodistill_mcp.pipeline.data_forms import COMMANDS, FORMS, DataForm
@@ -230,12 +231,11 @@ def test_nothing_is_written_over_and_a_run_without_examples_has_none(home: Path,
 
 def test_the_command_takes_every_form(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command line names them without loading what writes them."""
-    assert cli.DATA_FORMS == FORMS
+    assert export_data_command.FORMS == FORMS
     run = _run(home)
-    from nanodistill_mcp.cli.exporting import export_rows
-
     monkeypatch.chdir(tmp_path)
-    assert export_rows(home, run.run_id, "trl", out="", reasoning=True, model="") == 0
+    monkeypatch.setenv("NANODISTILL_HOME", str(home))
+    assert export_data_command.run(command_line().parse_args(["export-data", run.run_id, "--to", "trl"])) == 0
     assert (tmp_path / f"{run.run_id}-trl" / "train.jsonl").is_file()
 
 

@@ -1,21 +1,28 @@
 """``nanodistill-mcp doctor``: what was found, a line each, and below it what mends it."""
 
-from pathlib import Path
+import argparse
 
-import anyio
-from rich.console import Console
-from rich.text import Text
-
-from nanodistill_mcp.server.artifacts import clean
-from nanodistill_mcp.server.doctor import examine
+from nanodistill_mcp.runs.paths import data_home
 
 _COLOURS = {"ok": "green", "advice": "yellow", "no": "red"}
 
 
-def show_doctor(home: Path, *, as_json: bool) -> int:
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """What it takes."""
+    command.add_argument("--json", action="store_true", help="as JSON, for programs")
+
+
+def run(arguments: argparse.Namespace) -> int:
     """Check and print. The exit code is 1 when something is not usable."""
-    reply = anyio.run(examine, home)
-    if as_json:
+    import anyio
+    from rich.console import Console
+    from rich.text import Text
+
+    from nanodistill_mcp.server.artifacts import clean
+    from nanodistill_mcp.server.doctor import examine
+
+    reply = anyio.run(examine, data_home())
+    if arguments.json:
         print(reply.model_dump_json(indent=2))
         return 0 if reply.usable else 1
     console = Console()
