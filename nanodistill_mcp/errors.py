@@ -6,6 +6,8 @@ library are data and never become part of an error. Keep them picklable: a worke
 
 import errno
 
+from pydantic import ValidationError
+
 
 class NanodistillError(Exception):
     """An anticipated failure: what happened, then what to do next."""
@@ -119,3 +121,15 @@ def machine_error(error: OSError) -> MachineError | None:
         f"{what}; what was done before is kept.",
         next_step=f"{remedy}, then repeat the call: it goes on where this stopped.",
     )
+
+
+def refused_values(error: ValidationError, *, under: str = "") -> str:
+    """Which values are not accepted and by what rule, in one line. What was given is not in it.
+
+    Args:
+        error: What checking them raised.
+        under: The name of what holds them, where that is not in the error.
+    """
+    above = [under] if under else []
+    found = error.errors(include_input=False, include_url=False)
+    return "; ".join(f"{'.'.join(map(str, [*above, *each['loc']]))}: {each['msg']}" for each in found)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from nanodistill_mcp.errors import ConfigurationError, UserInputError
+from nanodistill_mcp.errors import ConfigurationError, UserInputError, refused_values
 
 DEFAULT_TEACHER = "claude-sonnet-5-5"
 DEFAULT_STUDENT = "mlx-community/Qwen3-4B-Instruct-2507-4bit"
@@ -244,16 +244,9 @@ def load_settings(
         return Settings.model_validate({**values, "home": home, "origins": origins})
     except ValidationError as error:
         raise ConfigurationError(
-            "The server's configuration is not accepted: " + "; ".join(_told(error)) + ".",
+            f"The server's configuration is not accepted: {refused_values(error)}.",
             next_step=f"Accepted keys: {', '.join(_ACCEPTED)}. Correct the file or the variable and restart the server.",
         ) from None
-
-
-def _told(error: ValidationError) -> list[str]:
-    return [
-        f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}"
-        for e in error.errors(include_input=False, include_url=False)
-    ]
 
 
 def _read_file(path: Path, *, must_exist: bool) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from anyio.from_thread import start_blocking_portal
 from mcp import Client, StdioServerParameters
 from pydantic import BaseModel, ValidationError
 
-from nanodistill_mcp.errors import RunStateError, UserInputError
+from nanodistill_mcp.errors import RunStateError, UserInputError, refused_values
 from nanodistill_mcp.library.channel import VARIABLE, channel_file
 from nanodistill_mcp.library.configuration import DistillationConfig
 from nanodistill_mcp.library.driving import Driver, EndedError, RefusedError, StoppedError, leaves
@@ -146,11 +146,9 @@ def configured(**given: Any) -> DistillationConfig:
     try:
         return DistillationConfig(**given)
     except ValidationError as error:
-        told = [
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False, include_url=False)
-        ]
         raise UserInputError(
-            f"The configuration is not accepted: {'; '.join(told)}.", next_step="docs/python.md has every parameter."
+            f"The configuration is not accepted: {refused_values(error)}.",
+            next_step="docs/python.md has every parameter.",
         ) from None
 
 

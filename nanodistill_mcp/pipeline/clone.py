@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from nanodistill_mcp.errors import UserInputError
+from nanodistill_mcp.errors import UserInputError, refused_values
 from nanodistill_mcp.pipeline import plan, recipe
 from nanodistill_mcp.pipeline.plan import Request
 from nanodistill_mcp.pipeline.response_schemas import schema_check
@@ -78,12 +78,9 @@ def check_clone(settings: Settings, source: Run, name: str, changes: dict[str, A
     try:
         asked = RunSpec.model_validate({**spec.model_dump(), **changes})
     except ValidationError as error:
-        told = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
-            for problem in error.errors(include_input=False, include_url=False)
-        )
         raise UserInputError(
-            f"The changes are not accepted: {told}.", next_step="Give each setting as create_run takes it."
+            f"The changes are not accepted: {refused_values(error)}.",
+            next_step="Give each setting as create_run takes it.",
         ) from None
     if not 1 <= asked.augment_factor <= MOST_PER_SEED or asked.budget_usd < 0:
         raise UserInputError(

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from nanodistill_mcp import __version__
-from nanodistill_mcp.errors import ConfigurationError, UserInputError
+from nanodistill_mcp.errors import ConfigurationError, UserInputError, refused_values
 from nanodistill_mcp.pipeline import recipe, spending
 from nanodistill_mcp.pipeline.distilling import check_distilling
 from nanodistill_mcp.pipeline.response_schemas import check_schema
@@ -215,12 +215,8 @@ def read_options(options: dict[str, Any]) -> tuple[Options, dict[str, str]]:
     try:
         return Options.model_validate(translated), notes
     except ValidationError as error:
-        told = [
-            f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}"
-            for e in error.errors(include_input=False, include_url=False)
-        ]
         raise UserInputError(
-            f"The options are not accepted: {'; '.join(told)}.",
+            f"The options are not accepted: {refused_values(error)}.",
             next_step=f"Options: {', '.join(Options.model_fields)}.",
         ) from None
 

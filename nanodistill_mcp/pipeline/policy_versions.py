@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from nanodistill_mcp.errors import UserInputError
+from nanodistill_mcp.errors import UserInputError, refused_values
 from nanodistill_mcp.pipeline import answers
 from nanodistill_mcp.runs.paths import RunPaths
 from nanodistill_mcp.runs.records import Seed, TaskPolicy
@@ -94,11 +94,7 @@ def given_policy(run: Run, given: dict[str, Any]) -> TaskPolicy:
             {**(content(before) if before else {}), **fields, "source": "user", "restored_from": restored}
         )
     except ValidationError as error:
-        told = [
-            f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}"
-            for e in error.errors(include_input=False, include_url=False)
-        ]
-        raise UserInputError(f"The policy is not accepted: {'; '.join(told)}.", next_step=_ACCEPTED) from None
+        raise UserInputError(f"The policy is not accepted: {refused_values(error)}.", next_step=_ACCEPTED) from None
     _check_checker(policy, run.seeds())
     return policy
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from nanodistill_mcp.errors import UserInputError
+from nanodistill_mcp.errors import UserInputError, refused_values
 
 LITELLM = ("litellm", "litellm_kwargs")
 
@@ -80,8 +80,7 @@ def checked(given: dict[str, Any]) -> dict[str, Any]:
     try:
         return Sampling.model_validate(given).model_dump(exclude_none=True)
     except ValidationError as error:
-        found = error.errors(include_input=False, include_url=False)
-        told = "; ".join(f"litellm.{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in found)
+        told = refused_values(error, under="litellm")
         raise UserInputError(f"The options are not accepted: {told}.", next_step=_names()) from None
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from nanodistill_mcp.errors import UserInputError
+from nanodistill_mcp.errors import UserInputError, refused_values
 from nanodistill_mcp.runs.options import TRAINING_OPTIONS
 from nanodistill_mcp.runs.sampling import LITELLM, translate_litellm
 
@@ -279,8 +279,7 @@ def _checked(left: dict[str, Any]) -> dict[str, Any]:
     try:
         return MlxLm.model_validate(left).model_dump(exclude_none=True)
     except ValidationError as error:
-        found = error.errors(include_input=False, include_url=False)
-        told = "; ".join(f"mlx_lm.{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in found)
+        told = refused_values(error, under="mlx_lm")
         raise UserInputError(f"The options are not accepted: {told}.", next_step=_mlx_names()) from None
 
 
