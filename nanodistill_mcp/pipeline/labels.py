@@ -11,7 +11,7 @@ from nanodistill_mcp.jobs.supervise import Job
 from nanodistill_mcp.pipeline import dataset
 from nanodistill_mcp.pipeline.answers import normalize
 from nanodistill_mcp.pipeline.checking import Checking
-from nanodistill_mcp.pipeline.teaching import Solved, all_done, run_options, solve
+from nanodistill_mcp.pipeline.teaching import Solved, all_done, run_options, solve, trace_of
 from nanodistill_mcp.runs.options import Options
 from nanodistill_mcp.runs.records import Seed, Trace
 from nanodistill_mcp.teacher.client import Teacher
@@ -93,19 +93,9 @@ async def labelled(teacher: Teacher, checking: Checking, seed: Seed, opinions: l
         call_ids += judged
         matching += same
         other = other or ("" if same else solved.answer)
-    trace = Trace(
-        id=seed.id,
-        input=seed.input,
-        thinking=best.solution,
-        output=seed.output,
-        teacher_output=best.answer,
-        other_output=other,
-        agrees=matching == len(opinions),
-        confidence=round(matching / len(opinions), 3),
-        split=seed.split,
-        labelled_by="user" if seed.labelled else "teacher",
-        call_ids=call_ids,
-    )
+    agrees, share = matching == len(opinions), matching / len(opinions)
+    trace = trace_of(seed, best, agrees=agrees, share=share, call_ids=call_ids)
+    trace = trace.model_copy(update={"other_output": other, "labelled_by": "user" if seed.labelled else "teacher"})
     if seed.labelled:
         right: list[Solved] = []
         for solved in usable:

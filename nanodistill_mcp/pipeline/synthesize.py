@@ -13,7 +13,7 @@ from nanodistill_mcp.pipeline import dataset, plan
 from nanodistill_mcp.pipeline.ceiling import ceiling
 from nanodistill_mcp.pipeline.checking import Checking, from_seeds
 from nanodistill_mcp.pipeline.labels import is_labelled_by_teacher, labelled, opinions_on, shown_answers
-from nanodistill_mcp.pipeline.teaching import Solved, all_done, derive, run_options, solve, teacher_of
+from nanodistill_mcp.pipeline.teaching import Solved, all_done, derive, run_options, solve, teacher_of, trace_of
 from nanodistill_mcp.runs.files import write_lines
 from nanodistill_mcp.runs.records import RunSpec, Seed, Trace
 from nanodistill_mcp.settings import HOST_TEACHER
@@ -94,17 +94,8 @@ async def _trace(teacher: Teacher, checking: Checking, seed: Seed, spec: RunSpec
         if agrees or solved.declined:  # declined, it was put in other words already
             break
     best, agrees = max(tries, key=lambda attempt: (attempt[1], bool(attempt[0].answer)))
-    trace = Trace(
-        id=seed.id,
-        input=seed.input,
-        thinking=best.solution,
-        output=seed.output,
-        teacher_output=best.answer,
-        agrees=agrees,
-        confidence=round(sum(agreed for _, agreed in tries) / len(tries), 3),
-        split=seed.split,
-        call_ids=call_ids,
-    )
+    share = sum(agreed for _, agreed in tries) / len(tries)
+    trace = trace_of(seed, best, agrees=agrees, share=share, call_ids=call_ids)
     if agrees or seed.split == "held_out" or best.declined:
         return trace
     return await _towards_the_given_answer(teacher, checking, trace, max_tokens)

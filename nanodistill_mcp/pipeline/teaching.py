@@ -16,6 +16,7 @@ from nanodistill_mcp.pipeline.local_teacher import AT_ONCE, within_reach
 from nanodistill_mcp.runs.journal import Journal, read_journal, spend_of
 from nanodistill_mcp.runs.options import Options
 from nanodistill_mcp.runs.questions import Questions
+from nanodistill_mcp.runs.records import Seed, Trace
 from nanodistill_mcp.settings import BudgetSettings, TeacherEndpoint
 from nanodistill_mcp.teacher import prompts
 from nanodistill_mcp.teacher.answers import Derivation, DirectAnswer, WorkedSolution
@@ -159,6 +160,29 @@ async def derive(teacher: Teacher, task: str, text: str, given: str, *, max_toke
     except RowDeclined as declined:
         return Solved(call_id=declined.call_id, cost_usd=declined.cost_usd, declined=declined.reason)
     return Solved(found.value.solution, found.value.answer, found.call_id, found.cost_usd, found.value.objection)
+
+
+def trace_of(seed: Seed, solved: Solved, *, agrees: bool, share: float, call_ids: list[str]) -> Trace:
+    """What is kept of a seed that the teacher solved: its solution, beside the answer that was given.
+
+    Args:
+        seed: The seed.
+        solved: The solution that is kept.
+        agrees: Whether it counts as right.
+        share: Of the solutions there were, those that agree.
+        call_ids: All calls that it took.
+    """
+    return Trace(
+        id=seed.id,
+        input=seed.input,
+        thinking=solved.solution,
+        output=seed.output,
+        teacher_output=solved.answer,
+        agrees=agrees,
+        confidence=round(share, 3),
+        split=seed.split,
+        call_ids=call_ids,
+    )
 
 
 async def all_done(units: Iterable[Callable[[], Awaitable[None]]]) -> None:

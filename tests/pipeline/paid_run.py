@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from nanodistill_mcp.demo import task
-from nanodistill_mcp.jobs.locks import open_lock, try_lock
 from nanodistill_mcp.jobs.supervise import Job, carry_out
 from nanodistill_mcp.pipeline.seeds import digest, split
 from nanodistill_mcp.pipeline.stages import STAGES
-from nanodistill_mcp.runs.files import read_lines, write_json
-from nanodistill_mcp.runs.paths import JobPaths
-from nanodistill_mcp.runs.records import Exit, JobRequest, Stage
-from nanodistill_mcp.runs.store import Run, RunStore, now
+from nanodistill_mcp.runs.files import read_lines
+from nanodistill_mcp.runs.records import Exit, Stage
+from nanodistill_mcp.runs.store import Run, RunStore
 from nanodistill_mcp.settings import BudgetSettings
 from tests.conftest import KEY, SECRET, ScriptedTeacher
-from tests.runs.made import manifest
+from tests.runs.made import begin_job, manifest
 
 
 @dataclass
@@ -44,8 +42,6 @@ class PaidRun:
 
     async def carry_out(self, name: Stage, work: Callable[[Job], Awaitable[dict[str, Any]]], **arguments: Any) -> Exit:
         """Carry out as a worker does, under the name of a stage."""
-        job = JobPaths(self.run.paths.jobs / f"{len(self.run.paths.job_list()) + 1:03d}-{name}")
-        job.root.mkdir(mode=0o700, parents=True)
         endpoint = {"name": "local", "model": "openai/desk", "api_base": self.teacher.url, "api_key_env": KEY}
         common = {
             "endpoint": {**endpoint, "usd_per_mtok": [2, 10]},
@@ -53,11 +49,7 @@ class PaidRun:
             "ledger_dir": str(self.home / "ledger"),
             "capabilities_path": str(self.home / "capabilities.json"),
         }
-        request = JobRequest(stage=name, nonce="n", requested_at=now(), arguments={**common, **arguments})
-        write_json(job.request, request.model_dump())
-        lock = open_lock(self.run.paths.worker_lock)
-        assert try_lock(lock)
-        ended = await carry_out(Job(self.run, job, request, lock), work)
+        ended = await carry_out(begin_job(self.run, name, **{**common, **arguments}), work)
         assert ended is not None
         return ended
 

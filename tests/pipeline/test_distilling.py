@@ -6,25 +6,22 @@ from typing import Any
 
 import pytest
 
-from nanodistill_mcp.demo import task
 from nanodistill_mcp.demo.student import student_path
 from nanodistill_mcp.errors import UserInputError
-from nanodistill_mcp.jobs.locks import open_lock, try_lock
-from nanodistill_mcp.jobs.supervise import Job, carry_out
+from nanodistill_mcp.jobs.supervise import carry_out
 from nanodistill_mcp.pipeline.distilling import in_words
 from nanodistill_mcp.pipeline.plan import check_request
 from nanodistill_mcp.pipeline.recipe import explained, resolve
 from nanodistill_mcp.pipeline.stages import STAGES
 from nanodistill_mcp.pipeline.training_plan import stored_plan
-from nanodistill_mcp.runs.files import read_lines, read_object, write_json, write_lines
+from nanodistill_mcp.runs.files import read_lines, read_object
 from nanodistill_mcp.runs.options import Options
-from nanodistill_mcp.runs.paths import JobPaths
-from nanodistill_mcp.runs.records import Example, Exit, JobRequest, Stage
-from nanodistill_mcp.runs.store import Run, RunStore, now
+from nanodistill_mcp.runs.records import Exit, Stage
+from nanodistill_mcp.runs.store import Run, RunStore
 from nanodistill_mcp.runs.translations import translate
 from nanodistill_mcp.settings import load_settings
 from nanodistill_mcp.student.requests import StudentFacts
-from tests.runs.made import SEEDS, manifest
+from tests.runs.made import SEEDS, begin_job, manifest, put_demo_examples
 
 
 def _resolved(facts: StudentFacts | None = None, **options: Any) -> tuple[Any, dict[str, str]]:
@@ -148,18 +145,9 @@ def test_the_card_names_a_local_teacher_without_its_folder() -> None:
 
 async def _carried_out(run: Run, home: Path, stage: Stage, teacher: Path) -> Exit:
     """Carry a stage out in this process, its student processes as ever."""
-    paths = JobPaths(run.paths.jobs / f"{1 + len(run.paths.job_list()):03d}-{stage}")
-    paths.root.mkdir(mode=0o700, parents=True)
-    arguments = {
-        "training_lock_path": str(home / "training.lock"),
-        "student": str(student_path()),
-        "local_teacher": str(teacher),
-    }
-    request = JobRequest(stage=stage, nonce="n", requested_at=now(), arguments=arguments)
-    write_json(paths.request, request.model_dump())
-    lock = open_lock(run.paths.worker_lock)
-    assert try_lock(lock)
-    ended = await carry_out(Job(run, paths, request, lock), STAGES[stage])
+    models = {"student": str(student_path()), "local_teacher": str(teacher)}
+    job = begin_job(run, stage, training_lock_path=str(home / "training.lock"), **models)
+    ended = await carry_out(job, STAGES[stage])
     assert ended is not None
     return ended
 
@@ -170,14 +158,7 @@ async def test_a_run_is_trained_with_its_local_teacher_and_tells_it_everywhere(h
     teacher = shutil.copytree(student_path(), tmp_path / "teacher")
     options = {"local_teacher": str(teacher), "distill_alpha": 1.0, "distill_top_k": 16, "mlx_lm": {"iters": 8}}
     run, _ = RunStore(home).create(manifest(student=str(student_path()), options=options), SEEDS)
-    examples = [
-        Example(
-            id=f"g{number}", input=row["input"], thinking="Clues.", output=row["output"], confidence=1.0,
-            origin="synthetic", parents=[], call_ids=[],
-        )
-        for number, row in enumerate(task.seeds())
-    ]  # fmt: skip
-    write_lines(run.paths.traces_amplified, [example.model_dump() for example in examples])
+    put_demo_examples(run)
 
     ended = await _carried_out(run, home, "train", teacher)
 

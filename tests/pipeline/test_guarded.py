@@ -13,18 +13,16 @@ import pytest
 from nanodistill_mcp.errors import StudentDiedError
 from nanodistill_mcp.jobs.guard import Limits, Sample
 from nanodistill_mcp.jobs.launch import steer
-from nanodistill_mcp.jobs.locks import open_lock, try_lock
 from nanodistill_mcp.jobs.supervise import Job, carry_out
 from nanodistill_mcp.pipeline.guarded import train_guarded
 from nanodistill_mcp.pipeline.status import stage_status
-from nanodistill_mcp.runs.files import read_lines, write_json
-from nanodistill_mcp.runs.paths import JobPaths
-from nanodistill_mcp.runs.records import Control, Exit, JobRequest, State
-from nanodistill_mcp.runs.store import Run, now
+from nanodistill_mcp.runs.files import read_lines
+from nanodistill_mcp.runs.records import Control, Exit, State
+from nanodistill_mcp.runs.store import Run
 from nanodistill_mcp.server.next_steps import next_step
 from nanodistill_mcp.server.words import in_words
 from nanodistill_mcp.student.requests import TrainRequest
-from tests.runs.made import make_run
+from tests.runs.made import begin_job, make_run
 from tests.student.bench import carry_out as carry_out_in_process
 from tests.student.bench import training
 from tests.tiny_student import make_tiny
@@ -86,13 +84,8 @@ class Scene:
 
     def __init__(self, home: Path, request: TrainRequest) -> None:
         self.run: Run = make_run(home)
-        self.paths = JobPaths(self.run.paths.jobs / "001-train")
-        self.paths.root.mkdir(mode=0o700, parents=True)
-        asked = JobRequest(stage="train", nonce="n", requested_at=now(), arguments={})
-        write_json(self.paths.request, asked.model_dump())
-        lock = open_lock(self.run.paths.worker_lock)
-        assert try_lock(lock)
-        self.job = Job(self.run, self.paths, asked, lock)
+        self.job = begin_job(self.run, "train")
+        self.paths = self.job.paths
         self.weather = self.job.sampler = Weather()
         files = {"metrics_path": self.paths.metrics, "control_path": self.paths.control, "guard_path": self.paths.guard}
         self.request = request.model_copy(update=files)

@@ -11,7 +11,6 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from nanodistill_mcp.figures.loss import loss_picture
-from nanodistill_mcp.jobs.locks import open_lock, try_lock
 from nanodistill_mcp.jobs.supervise import Job, carry_out
 from nanodistill_mcp.pipeline.report import NOT_WRITTEN
 from nanodistill_mcp.pipeline.report.card import card as card_of
@@ -22,10 +21,10 @@ from nanodistill_mcp.pipeline.report.stage import with_report
 from nanodistill_mcp.pipeline.report.write import write_report
 from nanodistill_mcp.pipeline.restart import archive_from
 from nanodistill_mcp.runs.files import append_line, read_lines, read_object, write_json
-from nanodistill_mcp.runs.records import JobRequest
-from nanodistill_mcp.runs.store import Run, now
+from nanodistill_mcp.runs.store import Run
 from nanodistill_mcp.settings import HOST_TEACHER
 from tests.reported import created_run, evaluated, exported, finished_run, next_job, put_in, score, solved, trained
+from tests.runs.made import begin_job
 
 HOSTILE = (
     "</td><script>alert(1)</script> ````\n```\n# A heading\n[click](https://evil.example/x) ![i](https://evil.example/p.png)\n"
@@ -304,21 +303,17 @@ async def test_a_report_that_cannot_be_written_fails_no_stage(tmp_path: Path) ->
     """Hours of training are done; that a page is missing is said in the log, the events and the reply."""
     run = finished_run(tmp_path)
     run.paths.report.mkdir()
-    paths = next_job(run, "train")
-    paths.exit.unlink()
-    request = JobRequest(stage="train", nonce="n", requested_at=now())
-    lock = open_lock(run.paths.worker_lock)
-    assert try_lock(lock)
+    job = begin_job(run, "train")
 
     async def stage(_: Job) -> dict[str, Any]:
         return {"trained": True}
 
-    ended = await carry_out(Job(run, paths, request, lock), with_report(stage))
+    ended = await carry_out(job, with_report(stage))
     assert ended is not None
     assert ended.outcome == "done"
     assert ended.summary["trained"]
     assert ended.summary[NOT_WRITTEN] == {"report.md": "The file could not be written (EISDIR)."}
-    (event,) = [line for line in read_lines(paths.events) if line["event"] == NOT_WRITTEN]
+    (event,) = [line for line in read_lines(job.paths.events) if line["event"] == NOT_WRITTEN]
     assert event["file"] == "report.md"
     assert run.paths.scorecard.exists()
     assert run.paths.model_card.exists()

@@ -10,19 +10,17 @@ import pytest
 
 from nanodistill_mcp.demo import task
 from nanodistill_mcp.demo.student import student_path
-from nanodistill_mcp.jobs.locks import open_lock, try_lock
-from nanodistill_mcp.jobs.supervise import Job, carry_out
+from nanodistill_mcp.jobs.supervise import carry_out
 from nanodistill_mcp.pipeline.dataset import build_dataset
 from nanodistill_mcp.pipeline.recipe import resolve
 from nanodistill_mcp.pipeline.stages import STAGES
 from nanodistill_mcp.pipeline.training_plan import is_planned, planned, predicted_hours, stored_plan, training_options
-from nanodistill_mcp.runs.files import write_json, write_lines
+from nanodistill_mcp.runs.files import write_json
 from nanodistill_mcp.runs.options import Options
-from nanodistill_mcp.runs.paths import JobPaths
-from nanodistill_mcp.runs.records import Example, Exit, JobRequest
-from nanodistill_mcp.runs.store import Run, RunStore, now
+from nanodistill_mcp.runs.records import Exit
+from nanodistill_mcp.runs.store import Run, RunStore
 from nanodistill_mcp.student.requests import ProbeResult, Recipe
-from tests.runs.made import SEEDS, manifest
+from tests.runs.made import SEEDS, begin_job, manifest, put_demo_examples
 
 
 def _recipe() -> Recipe:
@@ -105,22 +103,8 @@ async def _planned(home: Path, dies_on: list[int], **options: Any) -> tuple[Run,
     """Carry out plan_training in this process, with a student process that dies on rungs."""
     spec = manifest(student=str(student_path()), options=options)
     run, _ = RunStore(home).create(spec, SEEDS)
-    examples = [
-        Example(
-            id=f"g{number}", input=row["input"], thinking="Clues.", output=row["output"], confidence=1.0,
-            origin="synthetic", parents=[], call_ids=[],
-        )
-        for number, row in enumerate(task.seeds())
-    ]  # fmt: skip
-    write_lines(run.paths.traces_amplified, [example.model_dump() for example in examples])
-    paths = JobPaths(run.paths.jobs / "001-plan_training")
-    paths.root.mkdir(mode=0o700, parents=True)
-    arguments = {"training_lock_path": str(home / "training.lock"), "student": str(student_path())}
-    request = JobRequest(stage="plan_training", nonce="n", requested_at=now(), arguments=arguments)
-    write_json(paths.request, request.model_dump())
-    lock = open_lock(run.paths.worker_lock)
-    assert try_lock(lock)
-    job = Job(run, paths, request, lock)
+    put_demo_examples(run)
+    job = begin_job(run, "plan_training", training_lock_path=str(home / "training.lock"), student=str(student_path()))
     root = str(Path(__file__).parents[2])
     job.student_command = [
         sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {root!r}){DIES_ON}", json.dumps(dies_on)
@@ -157,11 +141,7 @@ async def _begun_training_is_planned_as(run: Run, home: Path, options: Options) 
     build_dataset(run, 0.1)
     run.paths.checkpoints.mkdir(exist_ok=True)
     write_json(run.paths.checkpoints / "0000010.json", {})
-    paths = JobPaths(run.paths.jobs / "002-train")
-    paths.root.mkdir(mode=0o700)
-    arguments = {"training_lock_path": str(home / "training.lock"), "student": str(student_path())}
-    request = JobRequest(stage="train", nonce="n", requested_at=now(), arguments=arguments)
-    job = Job(run, paths, request, open_lock(run.paths.worker_lock))
+    job = begin_job(run, "train", training_lock_path=str(home / "training.lock"), student=str(student_path()))
     job.student_command = ["/nowhere"]  # nothing is measured or probed again
     return (await planned(job, run.paths.dataset, options, {})).recipe
 
