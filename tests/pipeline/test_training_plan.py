@@ -148,7 +148,8 @@ async def _begun_training_is_planned_as(run: Run, home: Path, options: Options) 
 
 async def test_a_probe_that_is_killed_on_every_rung_names_a_smaller_student(home: Path) -> None:
     """And the job has failed in words, not crashed."""
-    run, ended = await _planned(home, list(range(20)), batch_size=1)
+    # Else the default limit, a share of this machine's memory, is what bounds a training where little else runs.
+    run, ended = await _planned(home, list(range(20)), batch_size=1, max_memory_gb=1000, memory_hard_limit_gb=1000)
     assert (ended.outcome, ended.error_kind) == ("failed", "training")
     assert "every try ran out of memory" in ended.what
     assert "smaller student" in ended.next_step
