@@ -68,6 +68,8 @@ class Job:
         self._held = ""
         self.student_pid: int | None = None
         """The student process that runs, which leads a group of its own; None while there is none."""
+        self.files: dict[str, str] = {}
+        """The SHA-256 of what the stage wrote, by name."""
         self._heartbeat = Heartbeat(at=now())
         self._resumed = anyio.Event()
         self._resumed.set()
@@ -324,7 +326,7 @@ async def carry_out(job: Job, stage: Stage) -> Exit | None:
         told = {"outcome": "failed", "error_kind": failure.kind, "what": failure.what, "next_step": failure.next_step}
         record = record.model_copy(update=told)
     elif summary is not None:
-        record = record.model_copy(update={"summary": summary})
+        record = record.model_copy(update={"summary": summary, "files": job.files})
     record = record.model_copy(update={"paid": paid_by_now(job.run.paths.calls)})
     job.write_heartbeat()
     job.event("ended", outcome=record.outcome)

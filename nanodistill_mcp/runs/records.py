@@ -391,4 +391,6 @@ class Exit(_Record):
     what: str = ""
     next_step: str = ""
     summary: dict[str, Any] = {}
+    files: dict[str, str] = {}
+    """The SHA-256 of what it wrote, by name, where the next stages build on it."""
     paid: Paid | None = None
