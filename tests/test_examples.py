@@ -10,7 +10,7 @@ import pytest
 from nanodistill_mcp.demo import task
 from nanodistill_mcp.demo.student import student_path
 from nanodistill_mcp.pipeline.inference import infer_checker
-from nanodistill_mcp.pipeline.seeds import check_rows, split
+from nanodistill_mcp.pipeline.seeds import check_table, seed_table, split
 from nanodistill_mcp.runs.files import write_lines
 from tests.conftest import SHORT, STAGES, Bench
 
@@ -51,7 +51,7 @@ def test_a_failure_ends_the_script_with_what_to_do(bench: Bench) -> None:
 def test_the_tickets_are_accepted_and_every_queue_stays_among_those_learnt() -> None:
     """Held-out tickets are chosen by their text: a queue whose tickets were all held out could not be learnt."""
     lines = (TRIAGE / "seeds.jsonl").read_text(encoding="utf-8").splitlines()
-    seeds = split(check_rows([json.loads(line) for line in lines]), None, 0)
+    seeds = split(check_table(seed_table([json.loads(line) for line in lines], "", [])), None, 0)
     learnt = [seed.output for seed in seeds if seed.split == "train"]
     assert len(seeds) == 10
     assert infer_checker(learnt) == ("choice", sorted({seed.output for seed in seeds}))

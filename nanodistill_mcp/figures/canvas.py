@@ -42,7 +42,7 @@ with _settings_of_its_own():
 __all__ = ["Axes", "Figure", "FuncFormatter", "LogLocator", "MaxNLocator"]
 
 INK, FAINT, GRID = "#1f2933", "#5c6773", "#e1e6eb"
-BLUE, ORANGE, SKY, GREEN, GREY = "#0072b2", "#d55e00", "#56b4e9", "#009e73", "#8a929b"
+BLUE, ORANGE, SKY, GREY = "#0072b2", "#d55e00", "#56b4e9", "#8a929b"
 """Okabe and Ito's colours, told apart with any kind of colour vision. No meaning rests on colour alone."""
 
 WIDTH_IN = 8.0

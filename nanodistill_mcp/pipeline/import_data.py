@@ -21,7 +21,6 @@ from nanodistill_mcp.runs.files import write_json
 from nanodistill_mcp.runs.paths import RunPaths
 from nanodistill_mcp.runs.records import Example, Seed, Trace
 
-DEFAULT_BINS = (0.0, 3.0, 6.0, 10.0)
 """Edges of the levels of difficulty, as EasyDistill 2 mixes them: each bin from its first edge up to the next one."""
 
 _SEEDS = 10
@@ -69,10 +68,6 @@ class Selection:
 
     chosen: list[Chosen] = field(default_factory=list[Chosen])
     left_out: Counter[str] = field(default_factory=Counter[str])
-
-    def by_bin(self) -> Counter[int | None]:
-        """How many rows of each bin."""
-        return Counter(each.bin for each in self.chosen)
 
 
 @dataclass(frozen=True)

@@ -83,15 +83,6 @@ def read_rows(path_text: str, allowed: list[Path], *, labelled: bool = False, in
     return check_table(table, instruction, labelled=labelled)
 
 
-def read_inputs(path_text: str, allowed: list[Path], instruction: str = "") -> list[str]:
-    """Read a file of inputs that the teacher is to answer, each once. Further columns, outputs too, are passed over.
-
-    Raises:
-        UserInputError: It is not readable as such a file; names the first row that is not accepted.
-    """
-    return check_inputs(inputs_table(path_text, allowed), instruction)
-
-
 def check_inputs(table: Table, instruction: str = "") -> list[str]:
     """The inputs of a table of them, each once.
 
@@ -109,19 +100,6 @@ def check_inputs(table: Table, instruction: str = "") -> list[str]:
             good -= 1
     table.check_most_are_good(good)
     return list(inputs)
-
-
-def check_rows(rows: list[Any], *, labelled: bool = False) -> list[Row]:
-    """Check that every row is an input with or without an output, and leave out exact repetitions.
-
-    Args:
-        rows: The examples as they were given.
-        labelled: Whether every row needs an output.
-
-    Raises:
-        UserInputError: Names the first row that is not accepted, and why.
-    """
-    return check_table(Table(_SEED, False, rows, list(range(1, len(rows) + 1))), labelled=labelled)  # noqa: FBT003
 
 
 def check_table(table: Table, instruction: str = "", *, labelled: bool = False) -> list[Row]:

@@ -133,10 +133,6 @@ class Scene:
             while not is_so():
                 await anyio.sleep(0.03)
 
-    async def until_decided(self, *actions: str) -> None:
-        before = len(self.decided())
-        await self.until(lambda: self.decided()[before:] == list(actions))
-
 
 async def _others_are_busy(scene: Scene) -> None:
     """The user is told why it rests, and until when; it saved what it had."""

@@ -11,7 +11,7 @@ import pytest
 
 from nanodistill_mcp.errors import UserInputError
 from nanodistill_mcp.pipeline import tables
-from nanodistill_mcp.pipeline.seeds import check_rows, digest, read_inputs, read_rows, split
+from nanodistill_mcp.pipeline.seeds import check_inputs, check_table, digest, inputs_table, read_rows, seed_table, split
 from nanodistill_mcp.pipeline.shapes import UNDERSTOOD
 
 SHAPE = (
@@ -201,9 +201,9 @@ def test_ten_thousand_rows_are_accepted_and_one_more_is_not(folder: Path) -> Non
 def test_a_text_may_have_fifty_thousand_characters_and_no_more() -> None:
     """Characters, not bytes."""
     rows = [*_rows(3), {"input": "é" * 50_000, "output": "x"}]
-    assert len(check_rows(rows)) == 4
+    assert len(check_table(seed_table(rows, "", []))) == 4
     with pytest.raises(UserInputError) as caught:
-        check_rows([*_rows(3), {"input": "a", "output": CANARY * 5000}])
+        check_table(seed_table([*_rows(3), {"input": "a", "output": CANARY * 5000}], "", []))
     assert caught.value.what == "Example 4 has an output of 55000 characters; at most 50000 are accepted."
     assert CANARY not in str(caught.value)
 
@@ -430,8 +430,8 @@ def test_a_table_of_inputs_alone_is_a_seed_file(folder: Path) -> None:
 def test_an_input_that_is_given_with_and_without_an_answer_keeps_the_answer(order: int) -> None:
     """A person's answer is worth more than a teacher's."""
     rows = [{"input": "a", "output": "x"}, {"input": "a"}, *_rows(2)][::order]
-    assert ("a", "x") in check_rows(rows)
-    assert len(check_rows(rows)) == 3
+    assert ("a", "x") in check_table(seed_table(rows, "", []))
+    assert len(check_table(seed_table(rows, "", []))) == 3
 
 
 def test_a_test_file_needs_every_answer(folder: Path) -> None:
@@ -468,7 +468,7 @@ def test_inputs_are_read_from_every_form_each_once(folder: Path, name: str) -> N
     """Whatever a help desk exports: other columns are passed over, old answers too."""
     texts = [f"where is parcel {i}?" for i in range(5)]
     (folder / name).write_text(_INPUT_FORMS[name]([*texts, texts[0]]))
-    assert read_inputs(str(folder / name), [folder]) == texts
+    assert check_inputs(inputs_table(str(folder / name), [folder])) == texts
 
 
 @pytest.mark.parametrize(
@@ -496,7 +496,7 @@ def test_a_file_of_inputs_that_is_not_accepted_is_refused_in_these_words(
     """The same bounds as for seed files, and nothing of the content."""
     (folder / name).write_bytes(data)
     with pytest.raises(UserInputError) as caught:
-        read_inputs(str(folder / name), [folder])
+        check_inputs(inputs_table(str(folder / name), [folder]))
     assert caught.value.what == what
     assert CANARY not in str(caught.value)
 
@@ -505,7 +505,7 @@ def test_a_file_of_inputs_that_is_not_accepted_is_refused_in_these_words(
 def test_a_file_of_inputs_is_read_from_allowed_directories_only(zoo: Path, path_text: str) -> None:
     """Its rows go to a teacher on the net, as a seed file's do."""
     with pytest.raises(UserInputError) as caught:
-        read_inputs(path_text.replace("<zoo>", str(zoo)), [zoo])
+        check_inputs(inputs_table(path_text.replace("<zoo>", str(zoo)), [zoo]))
     assert CANARY not in str(caught.value)
 
 
