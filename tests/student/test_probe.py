@@ -66,7 +66,8 @@ def test_what_the_probe_measured_is_what_training_then_takes(
     trained = train(request)
 
     assert probed.rung == 0
-    assert trained.peak_memory_gb <= 1.15 * probed.peak_memory_gb
+    of_earlier_tests_gb = 0.002  # MLX counts what this process still holds of them
+    assert trained.peak_memory_gb <= 1.15 * probed.peak_memory_gb + of_earlier_tests_gb
     assert probed.trainable_parameters == trained.trainable_parameters
     assert probed.losses[0] == pytest.approx(trained.first_train_loss, rel=0.3)
     assert 0 < probed.mean_tokens <= probed.step_tokens
