@@ -4,19 +4,22 @@ import os
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import anyio
 
 from nanodistill_mcp.errors import NanodistillError
 from nanodistill_mcp.jobs.supervise import Job
 from nanodistill_mcp.pipeline import thinking
+from nanodistill_mcp.pipeline.distilling import shown
 from nanodistill_mcp.pipeline.limits import spare_for_a_model_gb
 from nanodistill_mcp.serving.app import Served
 from nanodistill_mcp.serving.listening import bound
 from nanodistill_mcp.serving.model import Model
 from nanodistill_mcp.serving.serve import serve
-from nanodistill_mcp.settings import ModelOverrides, TeacherEndpoint
-from nanodistill_mcp.student.questions import KeepLoaded, Loaded
+from nanodistill_mcp.settings import MLX_TEACHER, ModelOverrides, TeacherEndpoint
+from nanodistill_mcp.student.plain import thinks_unasked
+from nanodistill_mcp.student.questions import KeepLoaded
 
 _KEY = "NANODISTILL_LOCAL_TEACHER"
 AT_ONCE = 4
@@ -32,7 +35,9 @@ _TIMEOUT_S = 1800.0
 
 @asynccontextmanager
 async def within_reach(job: Job, endpoint: TeacherEndpoint) -> AsyncGenerator[TeacherEndpoint]:
-    """The endpoint as it can be called; a model of this machine is loaded for as long as the block runs.
+    """The endpoint as it can be called; a model of this machine is loaded with the first question, until the block ends.
+
+    A stage that finds all its answers in the journal loads none.
 
     Raises:
         MachineError: There is not enough memory for it.
@@ -49,9 +54,10 @@ async def within_reach(job: Job, endpoint: TeacherEndpoint) -> AsyncGenerator[Te
         takes_fewer=True,
         is_one_asker=True,
     )
-    model = Model(keep, job.paths.log)
+    name = MLX_TEACHER + shown(endpoint.mlx_model)
+    model = Model(keep, job.paths.log, when_wanted=lambda: job.note("loading the teacher"))
     served = Served(
-        name=endpoint.mlx_model,
+        name=name,
         prepared=list,
         parted=thinking.part_own,
         max_tokens=_ANSWER_TOKENS,
@@ -72,11 +78,9 @@ async def within_reach(job: Job, endpoint: TeacherEndpoint) -> AsyncGenerator[Te
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(keep_serving, tasks.cancel_scope)
-            job.note("loading the teacher")
-            await model.ready.wait()
             os.environ[_KEY] = token
             try:
-                yield _called(endpoint, model.loaded, port)
+                yield _called(endpoint, name, port)
             except Exception as error:  # noqa: BLE001 - raised below as itself, not in a group
                 failure = error
             finally:
@@ -86,15 +90,24 @@ async def within_reach(job: Job, endpoint: TeacherEndpoint) -> AsyncGenerator[Te
         raise failure
 
 
-def _called(endpoint: TeacherEndpoint, loaded: Loaded | None, port: int) -> TeacherEndpoint:
+def _called(endpoint: TeacherEndpoint, name: str, port: int) -> TeacherEndpoint:
     """As a server of OpenAI's format without JSON schemas and tools: asked for its answers in words."""
-    known = {"answers_by_schema": False, "calls_tools": False, "thinks_unasked": bool(loaded and loaded.thinks)}
+    thinks = thinks_unasked(_folder(endpoint.mlx_model))
+    known = {"answers_by_schema": False, "calls_tools": False, "thinks_unasked": thinks}
     return endpoint.model_copy(
         update={
-            "model": f"openai/{endpoint.mlx_model}",
+            "model": f"openai/{name}",
             "api_base": f"http://127.0.0.1:{port}/v1",
             "api_key_env": _KEY,
             "timeout_s": max(endpoint.timeout_s, _TIMEOUT_S),
             "overrides": ModelOverrides.model_validate({**endpoint.overrides.model_dump(exclude_unset=True), **known}),
         }
     )
+
+
+def _folder(model: str) -> Path | None:
+    if model.startswith("/"):
+        return Path(model)
+    from nanodistill_mcp.student.hub import cached  # noqa: PLC0415 - a library of the hub's, for this alone
+
+    return cached(model)

@@ -32,7 +32,7 @@ from nanodistill_mcp.runs.store import now
 from nanodistill_mcp.runs.tags import check_tags
 from nanodistill_mcp.runs.translations import translate
 from nanodistill_mcp.settings import HOST_TEACHER, MLX_TEACHER, BudgetSettings, Settings, TeacherEndpoint
-from nanodistill_mcp.student.requests import StudentFacts
+from nanodistill_mcp.student.requests import StudentFacts, without_commit
 from nanodistill_mcp.teacher.preflight import TeacherFacts
 
 CEILING_ROWS = 100
@@ -353,8 +353,13 @@ def target_of(request: Request) -> int:
 
 
 def input_warnings(request: Request) -> list[str]:
-    """What the user should know of the examples and inputs before anything is paid."""
+    """What the user should know of the examples, the inputs and the models before anything is paid."""
     told: list[str] = []
+    if request.endpoint.is_mlx and without_commit(request.endpoint.mlx_model) == without_commit(request.student):
+        told.append(
+            "Teacher and student are the same model: the student can learn to answer in one form, and nothing that it does not know. "
+            "Take a larger teacher."
+        )
     unanswered = sum(not seed.labelled for seed in request.seeds)
     if unanswered:
         told.append(

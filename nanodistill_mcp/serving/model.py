@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
@@ -47,7 +47,23 @@ class ModelEndedError(Exception):
 class Model:
     """One model, kept by a process of its own while ``run`` runs."""
 
-    def __init__(self, request: KeepLoaded, log: Path, *, most_waiting: int = MOST_WAITING) -> None:
+    def __init__(
+        self,
+        request: KeepLoaded,
+        log: Path,
+        *,
+        most_waiting: int = MOST_WAITING,
+        when_wanted: Callable[[], None] | None = None,
+    ) -> None:
+        """Load nothing yet.
+
+        Args:
+            request: What is kept.
+            log: Of its process.
+            most_waiting: Questions whose turn has not come.
+            when_wanted: Where it is given, the model is loaded with the first question, which waits for it; called then.
+        """
+        self._when_wanted, self._wanted = when_wanted, anyio.Event()
         self._request = request
         self._log = log
         self._most_waiting = most_waiting
@@ -82,6 +98,9 @@ class Model:
         Raises:
             NanodistillError: It cannot be loaded, or its process dies again and again.
         """
+        if self._when_wanted is not None:
+            await self._wanted.wait()
+            self._when_wanted()
         failures = 0
         while failures < _FAILURES_IN_A_ROW:
             answered = await self._live()
@@ -139,6 +158,9 @@ class Model:
             NotReadyError: It is not loaded.
             BusyError: Too many wait already.
         """
+        if self._when_wanted is not None:
+            self._wanted.set()
+            await self.ready.wait()
         if self.loaded is None:
             raise NotReadyError
         if self._waiting >= self._most_waiting:

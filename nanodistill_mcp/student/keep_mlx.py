@@ -69,8 +69,7 @@ class MlxEngine:
         self._generator = BatchGenerator(self._model, stop_tokens=stops, completion_batch_size=parallel)
         self._answers: dict[int, _Answer] = {}
         self._uids: dict[int, int] = {}
-        thinks = tokenizer.think_start == "<think>"
-        self.loaded = Loaded(context_tokens=self._context, parallel=parallel, device=blas.words(), thinks=thinks)
+        self.loaded = Loaded(context_tokens=self._context, parallel=parallel, device=blas.words())
 
     @property
     def is_busy(self) -> bool:

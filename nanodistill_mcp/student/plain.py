@@ -17,11 +17,21 @@ def opened(prompt: str) -> str:
 
 def special_texts(folder: Path) -> list[str]:
     """The texts a tokenizer takes for tokens of its own, such as the end of a turn: in a message they would forge one."""
+    special = {str(token["content"]) for token in _added(folder) if token.get("special")}
+    return sorted(special - {""}, key=len, reverse=True)
+
+
+def thinks_unasked(folder: Path | None) -> bool:
+    """Whether a model's tokenizer has tokens for thinking aloud, which such a model does before each answer."""
+    return folder is not None and {"<think>", "</think>"} <= {str(token["content"]) for token in _added(folder)}
+
+
+def _added(folder: Path) -> list[dict[str, Any]]:
+    """Whole tokens of a tokenizer; none where its file cannot be read."""
     try:
-        added: list[dict[str, Any]] = json.loads((folder / "tokenizer.json").read_text("utf-8")).get("added_tokens", [])
+        return json.loads((folder / "tokenizer.json").read_text("utf-8")).get("added_tokens", [])
     except (OSError, ValueError):
         return []
-    return sorted({str(token["content"]) for token in added if token.get("special")} - {""}, key=len, reverse=True)
 
 
 def without(texts: list[str]) -> Callable[[str], str]:

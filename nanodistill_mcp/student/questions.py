@@ -57,7 +57,6 @@ class Loaded(_Line):
     context_tokens: int
     parallel: int
     device: str
-    thinks: bool = Field(default=False, description="It has thinking tags of its own.")
 
 
 class NotLoaded(_Line):

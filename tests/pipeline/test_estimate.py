@@ -158,3 +158,11 @@ def test_no_more_than_a_sample_of_many_seeds_is_counted() -> None:
     texts = estimate.texts_to_count(_request(rows=900))
     assert 100 <= len(texts["solve"]) <= estimate.SAMPLED_SEEDS
     assert all(text.count("Message number") == 1 for text in texts["solve"])
+
+
+def test_a_teacher_that_is_the_student_is_warned_of() -> None:
+    """A run of hours would end with a model that knows what it knew before; the commit a hub's model is pinned to makes no other one."""
+    same = _request(teacher="mlx/org/student", student=f"org/student@{'a' * 40}")
+    other = _request(teacher="mlx/org/larger")
+    told = [any("same model" in line for line in _plan(request).warnings) for request in (same, other)]
+    assert told == [True, False]

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -122,10 +122,12 @@ class Endless:
 
 
 @asynccontextmanager
-async def endless(student: Path, *, most_waiting: int = 1) -> AsyncGenerator[Endless]:
+async def endless(
+    student: Path, *, most_waiting: int = 1, when_wanted: Callable[[], None] | None = None
+) -> AsyncGenerator[Endless]:
     """Serve a student that never stops by itself, one question at a time."""
     keep = KeepLoaded(student=str(student), context_tokens=2048, parallel=1)
-    model = Model(keep, student / "serve.log", most_waiting=most_waiting)
+    model = Model(keep, student / "serve.log", most_waiting=most_waiting, when_wanted=when_wanted)
     served = Served("endless", lambda messages: messages, lambda text: ("", text), 2000)
     ended = anyio.Event()
     with bound("127.0.0.1", 0) as listening:

@@ -11,11 +11,13 @@ from nanodistill_mcp.demo import task
 from nanodistill_mcp.demo.student import student_path
 from nanodistill_mcp.errors import UserInputError
 from nanodistill_mcp.jobs import memory
+from nanodistill_mcp.jobs.supervise import Job
+from nanodistill_mcp.pipeline.local_teacher import within_reach
 from nanodistill_mcp.pipeline.plan import check_endpoint
 from nanodistill_mcp.runs.journal import read_journal
 from nanodistill_mcp.runs.records import WorkerRecord
 from nanodistill_mcp.runs.store import read_record
-from nanodistill_mcp.settings import load_settings
+from nanodistill_mcp.settings import TeacherEndpoint, load_settings
 from nanodistill_mcp.teacher.preflight import mlx_facts
 from tests.conftest import Bench, Demo, ScriptedTeacher
 from tests.pipeline.paid_run import PaidRun
@@ -47,9 +49,8 @@ async def test_a_model_of_this_machine_answers_the_teachers_questions(
         "The teacher solved none of the examples: every answer was refused, cut off or unreadable.",
     )
     assert script.asked == []
-    assert not [
-        each for each in psutil.Process().children(recursive=True) if "student.keep" in " ".join(each.cmdline())
-    ]
+    assert not _models_kept()
+    assert str(demo.run_folder) not in run.run.paths.calls.read_text("utf-8")
 
 
 def test_a_local_teacher_is_held_to_the_rules_for_students_and_fetches_nothing(tmp_path: Path) -> None:
@@ -64,6 +65,28 @@ def test_a_local_teacher_is_held_to_the_rules_for_students_and_fetches_nothing(t
             check_endpoint(settings, refused)
     with pytest.raises(UserInputError, match=r"not on this machine: 2\.0 GB of it are missing"):
         mlx_facts(found, bytes_on_disk=10, bytes_missing=2_000_000_000)
+
+
+async def test_a_stage_that_asks_nothing_loads_no_teacher_and_calls_it_by_its_name_alone(
+    home: Path, script: ScriptedTeacher, random_student: Path
+) -> None:
+    """Loading takes minutes and gigabytes; and a journal that goes along with a run says nothing of this machine's folders."""
+    found: list[TeacherEndpoint] = []
+
+    async def look(job: Job) -> dict[str, Any]:
+        async with within_reach(job, TeacherEndpoint.model_validate(_endpoint(random_student))) as endpoint:
+            found.append(endpoint)
+            assert not _models_kept()
+        return {}
+
+    ended = await PaidRun(home, script, rows=ROWS).carry_out("synthesize_cot", look)
+    assert ended.outcome == "done"
+    assert found[0].model == f"openai/mlx/{random_student.name}"
+
+
+def _models_kept() -> list[psutil.Process]:
+    every = psutil.Process().children(recursive=True)
+    return [process for process in every if "student.keep" in " ".join(process.cmdline())]
 
 
 @pytest.mark.slow

@@ -72,6 +72,22 @@ async def test_one_life_of_a_served_model(random_student: Path) -> None:
         assert again.status_code == 200
 
 
+async def test_a_model_on_demand_is_loaded_with_the_first_question_which_waits_for_it(random_student: Path) -> None:
+    """A teacher whose answers are all in the journal already costs neither the time nor the memory of loading it."""
+    wanted: list[int | None] = []
+    async with endless(random_student, most_waiting=2, when_wanted=lambda: wanted.append(served.model.pid)) as served:
+        assert (await served.http.get("/ping")).status_code == 503
+        assert (await served.http.get("/v1/models")).status_code == 200
+        assert (wanted, served.model.pid) == ([], None)
+        found: list[httpx2.Response] = []
+        async with anyio.create_task_group() as tasks:
+            for _ in range(2):
+                tasks.start_soon(lambda: _ask(served, found, max_tokens=2))
+        assert [answer.status_code for answer in found] == [200, 200]
+        assert wanted == [None]
+        assert served.model.pid is not None
+
+
 @pytest.mark.parametrize("form", ["mlx", "gguf"])
 def test_a_model_that_the_machine_cannot_hold_is_refused_before_it_is_loaded(
     form: Form, demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
