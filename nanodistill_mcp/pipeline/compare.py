@@ -1,6 +1,5 @@
 """The same prompts, answered side by side by base, student, GGUF file and teacher: as they do, or with or without reasoning."""
 
-import hashlib
 from typing import Any, Literal
 
 import anyio
@@ -8,16 +7,15 @@ import anyio
 from nanodistill_mcp.errors import UserInputError
 from nanodistill_mcp.jobs.supervise import Job
 from nanodistill_mcp.pipeline import dataset, thinking
-from nanodistill_mcp.pipeline.asking import BASE, STUDENT, Question, ask_student
+from nanodistill_mcp.pipeline.asking import BASE, STUDENT, Question, ask_file, ask_student
 from nanodistill_mcp.pipeline.checking import checking_of
 from nanodistill_mcp.pipeline.evaluate import answer_tokens
-from nanodistill_mcp.pipeline.export import LLAMA_CPP_SILENT_S, llama_cpp_died
 from nanodistill_mcp.pipeline.teaching import Solved, run_options, solve, teacher_of
-from nanodistill_mcp.runs.files import read_object, write_json, write_lines
+from nanodistill_mcp.runs.files import write_json
 from nanodistill_mcp.runs.journal import read_journal
 from nanodistill_mcp.runs.records import AskedMode, ModelName
-from nanodistill_mcp.runs.store import Run, read_records
-from nanodistill_mcp.student.answer_requests import AskGgufRequest, Done, Generated
+from nanodistill_mcp.runs.store import Run
+from nanodistill_mcp.student.answer_requests import Generated
 
 _GGUF: Literal["gguf"] = "gguf"
 
@@ -91,29 +89,8 @@ async def _answered(job: Job, asked: dict[ModelName, list[Question]]) -> dict[Mo
         for model in group:
             given[model] = answers[model]
     if _GGUF in asked:
-        given[_GGUF] = await _ask_file(job, asked[_GGUF])
+        given[_GGUF] = await ask_file(job, asked[_GGUF])
     return given
-
-
-async def _ask_file(job: Job, questions: list[Question]) -> dict[str, Generated]:
-    run = job.run
-    file = (read_object(run.paths.export) or {}).get("gguf_sha256") or str(run.paths.gguf.stat().st_mtime_ns)
-    run.paths.answered.mkdir(mode=0o700, exist_ok=True)
-    kept_path = run.paths.answered / f"gguf-{hashlib.sha256(str(file).encode()).hexdigest()[:16]}.jsonl"
-    wanted = {question.key: question for question in questions}
-    if wanted.keys() - {row.id for row in read_records(kept_path, Generated, appended=True)}:
-        prompts_path = job.paths.root / "prompts-gguf.jsonl"
-        write_lines(prompts_path, [question.row() for question in wanted.values()])
-        request = AskGgufRequest(
-            gguf_path=run.paths.gguf,
-            prompts_path=prompts_path,
-            output_path=kept_path,
-            metrics_path=job.paths.metrics,
-            result_path=job.paths.root / "ask.json",
-            max_tokens=questions[0].max_tokens,
-        )
-        await job.run_student(request, Done, silent_s=LLAMA_CPP_SILENT_S, died=llama_cpp_died)
-    return {row.id: row for row in read_records(kept_path, Generated, appended=True)}
 
 
 def _said(run: Run, row: Generated) -> dict[str, Any]:

@@ -8,9 +8,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from nanodistill_mcp.errors import ExportError, UserInputError
+from nanodistill_mcp.errors import UserInputError
 from nanodistill_mcp.jobs.supervise import Job
 from nanodistill_mcp.pipeline import dataset, thinking
+from nanodistill_mcp.pipeline.asking import LLAMA_CPP_SILENT_S, Question, kept_of_file, llama_cpp_died
 from nanodistill_mcp.pipeline.bundle import write_bundle
 from nanodistill_mcp.pipeline.evaluate import answer_tokens
 from nanodistill_mcp.pipeline.export_score import Scored, score_beside_mlx
@@ -33,9 +34,6 @@ from nanodistill_mcp.student.modelfile import modelfile
 _ASKED = 200
 """Held-out examples the GGUF file answers, at most."""
 
-LLAMA_CPP_SILENT_S = 1800.0
-"""Longer than one answer takes on any machine that is of use; llama.cpp tells of each answer it finished."""
-
 _PUBLISHER = "nanodistill"
 
 
@@ -56,15 +54,6 @@ async def export_gguf(job: Job) -> dict[str, Any]:
         }
     write_json(job.run.paths.export, result)
     return result
-
-
-def llama_cpp_died(how: str) -> ExportError:
-    """The error for a process that ended while llama.cpp was at work in it."""
-    return ExportError(
-        f"llama.cpp, while it worked with the GGUF file, {how}",
-        next_step="The fused model in the run's folder model is whole and runs in mlx_lm and LM Studio. Call export_gguf "
-        "again, or with another quantization; the end of log.txt says more.",
-    )
 
 
 def _earlier(job: Job) -> dict[str, Any] | None:
@@ -128,12 +117,10 @@ async def _write_and_check(job: Job, gguf_path: Path) -> tuple[ExportResult, Ver
         on_metric=lambda line: job.progress(line["done"], line["total"]) if line.get("event") == "tensors" else None,
     )
     asked, rows = _held_out(run)
-    prompts_path, answers_path = job.paths.root / "prompts.jsonl", job.paths.root / "answers.jsonl"
-    instruction = run.manifest.spec.instruction
-    write_lines(
-        prompts_path, [{"id": i, "messages": dataset.prompt_messages(instruction, text)} for i, text, _ in rows]
-    )
-    max_tokens = answer_tokens(run, run_options(job).max_new_tokens)
+    instruction, max_tokens = run.manifest.spec.instruction, answer_tokens(run, run_options(job).max_new_tokens)
+    questions = {i: Question(dataset.prompt_messages(instruction, text), max_tokens) for i, text, _ in rows}
+    prompts_path, kept_path = job.paths.root / "prompts-gguf.jsonl", kept_of_file(run, exported.gguf_sha256)
+    write_lines(prompts_path, [question.row() for question in {q.key: q for q in questions.values()}.values()])
     job.progress(0, len(rows), "answering in llama.cpp")
     verified = await job.run_student(
         VerifyRequest(
@@ -142,7 +129,7 @@ async def _write_and_check(job: Job, gguf_path: Path) -> tuple[ExportResult, Ver
             student=job.arguments["student"],
             adapter_dir=run.paths.adapters,
             prompts_path=prompts_path,
-            output_path=answers_path,
+            output_path=kept_path,
             metrics_path=job.paths.metrics,
             result_path=job.paths.root / "verify.json",
             max_tokens=max_tokens,
@@ -154,10 +141,8 @@ async def _write_and_check(job: Job, gguf_path: Path) -> tuple[ExportResult, Ver
     )
     if not rows or not verified.loads:
         return exported, verified, None
-    form = thinking.format_of(run.manifest)
-    given = {row.id: thinking.part(row.text, form) for row in read_records(answers_path, Generated)}
-    scored = await score_beside_mlx(job, asked, rows, given, max_tokens)
-    return exported, verified, scored
+    given = {row.id: row for row in read_records(kept_path, Generated, appended=True)}
+    return exported, verified, await score_beside_mlx(job, asked, rows, questions, given)
 
 
 def _held_out(run: Run) -> tuple[str, Rows]:

@@ -1,19 +1,18 @@
 """The run's own evaluation, answered by the GGUF file in llama.cpp, beside the same examples answered in MLX."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from nanodistill_mcp.jobs.supervise import Job
-from nanodistill_mcp.pipeline import dataset, thinking
+from nanodistill_mcp.pipeline import thinking
 from nanodistill_mcp.pipeline.asking import STUDENT, Question, ask_student
 from nanodistill_mcp.pipeline.checking import checking_of
 from nanodistill_mcp.pipeline.judging import right_ids
 from nanodistill_mcp.pipeline.scoring import score
 from nanodistill_mcp.pipeline.test_sets import Rows
+from nanodistill_mcp.student.answer_requests import Generated
 from nanodistill_mcp.student.gguf_quantizations import larger_than
-
-Parts = dict[str, tuple[str, str]]
-"""Thinking and answer by the row's id."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +55,25 @@ class Scored:
         return {"set": self.asked, **self.gguf, **further}
 
 
-async def score_beside_mlx(job: Job, asked: str, rows: Rows, given: Parts, max_tokens: int) -> Scored:
-    """Score what the file answered, and what MLX did: as the evaluation found, else asked now."""
-    run, checking = job.run, checking_of(job.run)
-    instruction, form = run.manifest.spec.instruction, thinking.format_of(run.manifest)
-    questions = {i: Question(dataset.prompt_messages(instruction, text), max_tokens) for i, text, _ in rows}
-    answered = (await ask_student(job, list(questions.values()), [STUDENT]))[STUDENT]
-    mine = {i: thinking.part(answered[question.key].text, form) for i, question in questions.items()}
-    right = await right_ids(job, checking, rows, {i: answer for i, (_, answer) in mine.items()})
-    here = await right_ids(job, checking, rows, {i: answer for i, (_, answer) in given.items()})
-    same = sum(given.get(i) == mine.get(i) for i, _, _ in rows)
+async def score_beside_mlx(
+    job: Job, asked: str, rows: Rows, questions: Mapping[str, Question], given: Mapping[str, Generated]
+) -> Scored:
+    """Score what the file answered, and what MLX did: as the evaluation found, else asked now.
+
+    Args:
+        job: The export.
+        asked: Which set the rows are of.
+        rows: What was asked.
+        questions: How it was asked, by the row's id.
+        given: What the file answered, by the question's key.
+    """
+    checking, form = checking_of(job.run), thinking.format_of(job.run.manifest)
+
+    def parted(answers: Mapping[str, Generated]) -> dict[str, tuple[str, str]]:
+        return {i: thinking.part(answers[question.key].text, form) for i, question in questions.items()}
+
+    of_file, of_mlx = parted(given), parted((await ask_student(job, list(questions.values()), [STUDENT]))[STUDENT])
+    right = await right_ids(job, checking, rows, {i: answer for i, (_, answer) in of_mlx.items()})
+    here = await right_ids(job, checking, rows, {i: answer for i, (_, answer) in of_file.items()})
+    same = sum(of_file[i] == of_mlx[i] for i, _, _ in rows)
     return Scored(asked, score(rows, here), score(rows, right), same, job.arguments["quantization"])

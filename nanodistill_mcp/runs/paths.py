@@ -217,7 +217,7 @@ class RunPaths:
 
     @property
     def answered(self) -> Path:
-        """What base and student answered so far, by what they were asked."""
+        """What base, student and GGUF file answered so far, by what they were asked."""
         return self.root / "answered"
 
     @property

@@ -83,6 +83,7 @@ def verify(request: VerifyRequest) -> VerifyResult:
         ExportError: The file does not load, gives other token ids, or answers otherwise than rounding explains.
     """
     facts = read_facts(request.gguf_path)
+    drop_torn_line(request.output_path)
     rows = list(read_lines(request.prompts_path))
     prompts: list[list[Message]] = [row["messages"] for row in rows]
     context_tokens = _context_tokens([*prompts, _GREETING], request.max_tokens, facts)
@@ -100,7 +101,7 @@ def verify(request: VerifyRequest) -> VerifyResult:
         cases = answered(llama, [ids for ids in prompt_ids if len(ids) + ANSWER_TOKENS_COMPARED <= context_tokens])
         logits, proven_by, fusing = _check_logits(request, llama, cases, facts, context_tokens, warnings)
         _answer(llama, rows, request, variant="gguf", context_tokens=context_tokens)
-        stops = _stops(llama, request)
+        stops = _stops(llama, rows, request)
         runtime = llama.runtime
     if not stops:
         warnings.append(f"Most answers ran on to max_tokens ({request.max_tokens}) without stopping by themselves.")
@@ -313,11 +314,11 @@ def _answer(
         append_line(request.metrics_path, {"event": "rows", "done": done, "total": len(rows)})
 
 
-def _stops(llama: LlamaCpp, request: VerifyRequest) -> bool:
+def _stops(llama: LlamaCpp, rows: list[dict[str, Any]], request: VerifyRequest) -> bool:
     """Whether most answers ended by themselves; a greeting is asked where there are none."""
-    reasons = [
-        row["finish_reason"] for row in read_lines(request.output_path, appended=True) if row["variant"] == "gguf"
-    ]
+    asked = {row["id"] for row in rows}
+    given = [row for row in read_lines(request.output_path, appended=True) if row["variant"] == "gguf"]
+    reasons = [row["finish_reason"] for row in given if row["id"] in asked]
     if not reasons:
         reasons = [llama.complete(llama.prompt_ids(_GREETING), request.max_tokens).finish_reason]
     return reasons.count("stop") * 2 >= len(reasons)

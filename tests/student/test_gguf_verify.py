@@ -92,6 +92,15 @@ def test_only_prompts_without_an_answer_are_asked(exported: Path) -> None:
     assert list(read_lines(request.metrics_path))[-1] == {"event": "rows", "done": 3, "total": 3}
 
 
+def test_only_the_answers_to_the_prompts_tell_whether_it_stops(exported: Path) -> None:
+    """Answers are kept by what is in the file, so others lie there too: a random student's own never end."""
+    others = [{"id": f"other-{n}", "variant": "gguf", "finish_reason": "stop"} for n in range(9)]
+    request = verify_request(exported)
+    write_jsonl(request.output_path, others)
+
+    assert not verify(request).stops_by_itself
+
+
 def test_an_answer_is_cut_at_max_tokens_and_says_so(exported: Path) -> None:
     """A random student never stops; the row must not claim that it did."""
     ask(ask_request(exported, max_tokens=5))
