@@ -133,25 +133,7 @@ def resolve(
     reasons: dict[str, str] = {}
     o = _fitted(preset, options, student, reasons)
     mlx = MlxLm.model_validate(o.mlx_lm or {})
-    batch_size = min(_given(o.batch_size), rows)
-    if batch_size < _given(o.batch_size):
-        reasons["batch_size"] = f"lowered to the {rows} rows there are"
-    accumulation = max(1, min(_given(o.gradient_accumulation_steps), math.ceil(rows / batch_size)))
-    if accumulation < _given(o.gradient_accumulation_steps):
-        reasons["gradient_accumulation_steps"] = f"lowered to {accumulation}: no update needs all {rows} rows twice"
-    batches = max(1, math.ceil(_given(o.num_train_epochs) * rows / batch_size))
-    updates = math.ceil(batches / accumulation)
-    if mlx.iters is not None:
-        updates = max(1, mlx.iters // accumulation)
-        reasons["num_train_epochs"] = f"{updates * accumulation * batch_size / rows:.1f} passes: mlx_lm.iters decides"
-    elif preset == "recommended" and options.num_train_epochs is None:
-        clamped = min(max(updates, _FEWEST_UPDATES), _MOST_UPDATES)
-        if clamped != updates:
-            reasons["num_train_epochs"] = (
-                f"{clamped * accumulation * batch_size / rows:.1f} passes instead of {o.num_train_epochs:g}, "
-                f"for {clamped} updates: fewer than {_FEWEST_UPDATES} undertrain, more than {_MOST_UPDATES} overfit"
-            )
-            updates = clamped
+    batch_size, accumulation, updates = _amounts(preset, options, o, mlx, rows, reasons)
     iters = updates * accumulation
     num_layers = _given(o.lora_layers)
     if num_layers > layers or num_layers == 0:
@@ -190,6 +172,32 @@ def resolve(
     )
     _explain_mlx(mlx, recipe, options, reasons)
     return recipe, reasons
+
+
+def _amounts(
+    preset: str, options: Options, o: Options, mlx: MlxLm, rows: int, reasons: dict[str, str]
+) -> tuple[int, int, int]:
+    """Rows of a batch, batches of an update, and updates; ``o`` are the options with the preset's under them."""
+    batch_size = min(_given(o.batch_size), rows)
+    if batch_size < _given(o.batch_size):
+        reasons["batch_size"] = f"lowered to the {rows} rows there are"
+    accumulation = max(1, min(_given(o.gradient_accumulation_steps), math.ceil(rows / batch_size)))
+    if accumulation < _given(o.gradient_accumulation_steps):
+        reasons["gradient_accumulation_steps"] = f"lowered to {accumulation}: no update needs all {rows} rows twice"
+    batches = max(1, math.ceil(_given(o.num_train_epochs) * rows / batch_size))
+    updates = math.ceil(batches / accumulation)
+    if mlx.iters is not None:
+        updates = max(1, mlx.iters // accumulation)
+        reasons["num_train_epochs"] = f"{updates * accumulation * batch_size / rows:.1f} passes: mlx_lm.iters decides"
+    elif preset == "recommended" and options.num_train_epochs is None:
+        clamped = min(max(updates, _FEWEST_UPDATES), _MOST_UPDATES)
+        if clamped != updates:
+            reasons["num_train_epochs"] = (
+                f"{clamped * accumulation * batch_size / rows:.1f} passes instead of {o.num_train_epochs:g}, "
+                f"for {clamped} updates: fewer than {_FEWEST_UPDATES} undertrain, more than {_MOST_UPDATES} overfit"
+            )
+            updates = clamped
+    return batch_size, accumulation, updates
 
 
 def explained(

@@ -150,16 +150,7 @@ async def make_training_plan(job: Job, dataset_dir: Path, options: Options, note
     """Measure the rows, resolve the options, and walk down the ladder until two steps fit."""
     run, student = job.run, str(job.arguments["student"])
     preset = run.manifest.spec.preset
-    job.progress(0, 0, "measuring the rows in the student's own form")
-    measured = await job.run_student(
-        MeasureRequest(
-            student=student,
-            local_teacher=local_teacher_of(job, options),
-            dataset_dir=dataset_dir,
-            result_path=job.paths.root / "measured.json",
-        ),
-        Measured,
-    )
+    measured = await _measured(job, dataset_dir, options)
     wanted, reasons, rows = _resolved(preset, options, measured)
     rungs = ladder(wanted, [row.tokens for row in measured.train], measured.facts.layers)
     limits, why_limits = limits_of(preset, options, memory.total_gb())
@@ -220,6 +211,17 @@ async def make_training_plan(job: Job, dataset_dir: Path, options: Options, note
         gradient_norms=result.gradient_norms,
         warnings=_warnings(rows, rung, result, measured, disk_gb, run),
     )
+
+
+async def _measured(job: Job, dataset_dir: Path, options: Options) -> Measured:
+    job.progress(0, 0, "measuring the rows in the student's own form")
+    request = MeasureRequest(
+        student=str(job.arguments["student"]),
+        local_teacher=local_teacher_of(job, options),
+        dataset_dir=dataset_dir,
+        result_path=job.paths.root / "measured.json",
+    )
+    return await job.run_student(request, Measured)
 
 
 def predicted_hours(chosen: Recipe, result: ProbeResult, *, has_validation: bool) -> Range:
