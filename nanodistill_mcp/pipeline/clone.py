@@ -2,10 +2,15 @@
 
 Stages are not copied. They are done again in the clone, where each question that is still the same finds its answer in the
 journal: borrowed, at no cost, from the run that paid for it.
+
+Examples that were given to a run, as import-data and adopt give them, were asked of nobody here, and there is no journal to find
+them in: these go along as they are, and the clone begins where training does.
 """
 
 import difflib
+import shutil
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,13 +24,14 @@ from nanodistill_mcp.runs.files import write_atomic, write_json
 from nanodistill_mcp.runs.journal import Record, encode, read_journal
 from nanodistill_mcp.runs.options import Options
 from nanodistill_mcp.runs.paths import RunPaths
-from nanodistill_mcp.runs.records import Revision, RunSpec
+from nanodistill_mcp.runs.records import Plan, Range, Revision, RunSpec
 from nanodistill_mcp.runs.store import Run
 from nanodistill_mcp.settings import Settings
 
 CHANGEABLE = tuple(name for name in RunSpec.model_fields if name != "seeds_sha256")
 MOST_PER_SEED = 1000
 
+_OF_GIVEN_ROWS = ("teacher", "augment_factor", "reasoning", "response_schema")
 _OF_THE_EXAMPLES = ("test_path", "inputs_path", "held_out_split", "held_out", "malformed")
 _IN_EVERY_QUESTION = ("temperature", "litellm", "teacher_max_tokens")
 
@@ -37,6 +43,8 @@ class Carried:
     calls: list[Record]
     revisions: list[Revision]
     policy: dict[str, Any] | None
+    given: RunPaths | None = None
+    """The run whose examples were given, and are this one's too."""
 
     @property
     def answers(self) -> int:
@@ -52,6 +60,36 @@ class Carried:
         if self.policy:
             paths.policies.mkdir(mode=0o700)
             write_json(paths.policies / "policy.v0.json", self.policy)
+        if self.given:
+            self._write_given(self.given, paths)
+
+    def _write_given(self, theirs: RunPaths, ours: RunPaths) -> None:
+        """Copy what the other run was given; its last file last."""
+        shutil.copytree(theirs.policies, ours.policies)
+        for name in ("imported", "traces_cot", "policy", "rejected", "traces_amplified"):
+            source: Path = getattr(theirs, name)
+            if source.exists():
+                shutil.copy(source, getattr(ours, name))
+
+
+def has_given_examples(run: Run) -> bool:
+    """Whether a run's examples came with it: it has them, and asked no teacher."""
+    return run.paths.traces_amplified.exists() and not run.paths.calls.exists()
+
+
+def asking_nobody(plan: Plan) -> Plan:
+    """A plan whose examples are there already."""
+    none = Range(low=0, high=0)
+    return plan.model_copy(
+        update={
+            "teacher_calls": none,
+            "teacher_tokens": none,
+            "cost_usd": none,
+            "by_stage": {},
+            "teacher_minutes": None,
+            "warnings": [told for told in plan.warnings if not told.startswith("The high estimate")],
+        }
+    )
 
 
 def check_clone(settings: Settings, source: Run, name: str, changes: dict[str, Any]) -> Request:
@@ -72,6 +110,8 @@ def check_clone(settings: Settings, source: Run, name: str, changes: dict[str, A
             next_step=f"A clone can change: {', '.join(CHANGEABLE)}. For other examples call create_run.",
         )
     spec = source.manifest.spec
+    if has_given_examples(source):
+        _check_given(spec, changes)
     options: Any = changes.get("options", {})
     if isinstance(options, dict):
         changes = {**changes, "options": _options(spec.options, options)}  # pyright: ignore[reportUnknownArgumentType]
@@ -96,6 +136,21 @@ def check_clone(settings: Settings, source: Run, name: str, changes: dict[str, A
         **asked.model_dump(exclude={"seeds_sha256"}),
     )
     return replace(request, wordings=_wordings(source))
+
+
+def _check_given(spec: RunSpec, changes: dict[str, Any]) -> None:
+    theirs, without_reasoning = spec.model_dump(), ("reasoning", "direct")
+    changed = [
+        name
+        for name in _OF_GIVEN_ROWS
+        if name in changes and changes[name] != theirs[name] and (name, changes[name]) != without_reasoning
+    ]
+    if changed:
+        raise UserInputError(
+            f"{', '.join(changed)}: the examples of this run were given to it, no teacher was asked for them, and a clone keeps them.",
+            next_step="Leave it out; a clone can take another student, preset or options. For examples of a teacher call create_run "
+            "with some of these as its seed.",
+        )
 
 
 def _wordings(source: Run) -> dict[str, str]:
@@ -131,11 +186,13 @@ def carried(source: Run, request: Request) -> Carried:
         kept = [change for change in revision.changes if change.action == "drop" or keeps(change.row.output)]
         revisions.append(revision.model_copy(update={"changes": kept}))
     policy = source.policy()
-    own = policy if policy and policy.source != "teacher" else None
+    given = has_given_examples(source)
+    own = policy if policy and policy.source != "teacher" and not given else None
     return Carried(
         calls=borrowed(source) if fits else [],
         revisions=revisions,
         policy=own.model_copy(update={"version": 0, "restored_from": -1}).model_dump() if own else None,
+        given=source.paths if given else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from nanodistill_mcp.errors import UserInputError
 from nanodistill_mcp.pipeline import status as states
+from nanodistill_mcp.pipeline.clone import has_given_examples
 from nanodistill_mcp.pipeline.inherited import inherited
 from nanodistill_mcp.pipeline.policy_versions import carried_policy
 from nanodistill_mcp.pipeline.revise import Revised
@@ -50,6 +51,9 @@ def clone_reply(reply: CreateReply, run: Run, source: Run) -> CloneReply:
     answers = len({record["call_id"] for record in borrowed})
     number, policy = revisions_of(run).number, carried_policy(run) is not None
     along = [f"{answers} answers of {source.run_id} are at hand and cost nothing where the same is asked"]
+    given = has_given_examples(source)
+    if given:
+        along = [f"The examples that {source.run_id} was given are this run's too; no teacher is asked for any"]
     if not answers and source.paths.calls.exists():
         along = ["No answer fits: the teacher, the instruction or a setting that is part of every question differs"]
     if policy:
@@ -57,7 +61,8 @@ def clone_reply(reply: CreateReply, run: Run, source: Run) -> CloneReply:
     if number:
         other = run.manifest.spec.response_schema != source.manifest.spec.response_schema
         but = ", but for rows whose output does not keep the new response_schema" if other else ""
-        along.append(f"the revisions of examples hold here too{but}; amplify pays only to make up for dropped ones")
+        paid = "" if given else "; amplify pays only to make up for dropped ones"
+        along.append(f"the revisions of examples hold here too{but}{paid}")
     return CloneReply(
         **reply.model_dump(),
         cloned_from=source.run_id,

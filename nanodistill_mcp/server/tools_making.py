@@ -9,7 +9,7 @@ from pydantic import Field
 from nanodistill_mcp.jobs.launch import trash
 from nanodistill_mcp.pipeline import estimate, plan, recipe
 from nanodistill_mcp.pipeline import status as states
-from nanodistill_mcp.pipeline.clone import CHANGEABLE, carried, check_clone
+from nanodistill_mcp.pipeline.clone import CHANGEABLE, asking_nobody, carried, check_clone
 from nanodistill_mcp.pipeline.refine import amplify_alone, check_refine
 from nanodistill_mcp.runs.files import write_lines
 from nanodistill_mcp.runs.paths import RunPaths
@@ -118,10 +118,13 @@ async def clone_run(
     source = app.store.open(run_id)
     request = check_clone(app.settings, source, name, changes)
 
-    def cloned(manifest: RunManifest) -> RunManifest:
-        return manifest.model_copy(update={"cloned_from": source.run_id})
+    along = carried(source, request)
 
-    run, created = await _store(ctx, request, carry=carried(source, request).write, made=cloned)
+    def cloned(manifest: RunManifest) -> RunManifest:
+        plan = asking_nobody(manifest.plan) if along.given else manifest.plan
+        return manifest.model_copy(update={"cloned_from": source.run_id, "plan": plan})
+
+    run, created = await _store(ctx, request, carry=along.write, made=cloned, asks_teacher=not along.given)
     return clone_reply(_created(request, run, created), run, source)
 
 
@@ -161,6 +164,8 @@ async def _store(
     request: plan.Request,
     carry: Callable[[RunPaths], None] | None = None,
     made: Callable[[RunManifest], RunManifest] = lambda manifest: manifest,
+    *,
+    asks_teacher: bool = True,
 ) -> tuple[Run, bool]:
     """The run a checked request asks for, made now unless it is there; ``carry`` puts in what it takes along of another run."""
     app = app_of(ctx)
@@ -190,7 +195,7 @@ async def _store(
                 request.endpoint,
                 request.student,
                 texts,
-                check,
+                check if asks_teacher else lambda _: None,
                 request.local_teacher,
                 recall=Recall(app.checks_path),
             )

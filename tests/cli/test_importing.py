@@ -61,6 +61,50 @@ async def test_a_dataset_of_the_hub_is_a_run_at_whose_training_one_goes_on(bench
     assert bench.teacher.asked == []
 
 
+async def test_a_clone_of_imported_data_keeps_it_and_asks_no_teacher(bench: Bench, tmp_path: Path) -> None:
+    """There is no journal to find the rows in: asked for anew, another's answers would be paid for and would not be the same."""
+    rows = [
+        {"instruction": row["input"], "output": f"<think>Clues.</think>{row['output']}"} for row in task.held_out()[:60]
+    ]
+    words = ["import-data", str(_write(tmp_path / "rows.jsonl", rows)), "--name", "rows", "--held-out", "10"]
+    made = types(bench.home, *words, "--instruction", task.INSTRUCTION, "--student", str(student_path()))
+    assert made.returncode == 0, made.stderr
+    async with bench.connect() as agent:
+        await agent.call("revise_examples", run_id="rows", drop=[bench.rows("rows", "traces_amplified.jsonl")[0]["id"]])
+        changes = {
+            "preset": "quick",
+            "instruction": "Sort the mail.",
+            "reasoning": "direct",
+            "options": {"lora_rank": 4},
+        }
+        clone = await agent.call("clone_run", run_id="rows", name="other", changes=changes)
+        assert clone["message"] == (
+            "The examples that rows was given are this run's too; no teacher is asked for any; the revisions of examples hold here too."
+        )
+        assert (clone["revisions_carried"], clone["next_step"]["tool"]) == (1, "train")
+        assert clone["plan"]["teacher_calls"] == {"low": 0, "high": 0}
+        assert not any("budget" in warning for warning in clone["plan"]["warnings"])
+        status = await agent.call("get_status", run_id="other")
+        assert [line["state"] for line in status["stages"][:4]] == ["done", "done", "done", "new"]
+        for stage in ("synthesize_cot", "extract_policy", "amplify"):
+            assert (await agent.call(stage, run_id="other"))["state"] == "done"
+        again = await agent.call("clone_run", run_id="other", name="third")
+        assert again["next_step"]["tool"] == "train"
+        for changed in ({"augment_factor": 900}, {"teacher": "host"}, {"response_schema": {"type": "object"}}):
+            told = await agent.refused("clone_run", run_id="rows", name="new", changes=changed)
+            assert f"{next(iter(changed))}: the examples of this run were given to it" in told
+    for file in (
+        "traces_amplified.jsonl",
+        "traces_cot.jsonl",
+        "imported.json",
+        "policy.json",
+        "policies/policy.v1.json",
+    ):
+        mine, theirs = (bench.run_folder(name) / file for name in ("other", "rows"))
+        assert mine.read_bytes() == theirs.read_bytes()
+    assert bench.teacher.asked == []
+
+
 @pytest.mark.slow
 async def test_a_file_of_such_data_is_trained_proved_and_exported(bench: Bench, tmp_path: Path) -> None:
     """The whole rest of the path, with its own held-out rows."""

@@ -88,7 +88,7 @@ async def test_a_model_on_demand_is_loaded_with_the_first_question_which_waits_f
         assert served.model.pid is not None
 
 
-@pytest.mark.parametrize("form", ["mlx", "gguf"])
+@pytest.mark.parametrize("form", ["mlx", pytest.param("gguf", marks=pytest.mark.slow)])
 def test_a_model_that_the_machine_cannot_hold_is_refused_before_it_is_loaded(
     form: Form, demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,7 +48,7 @@ def _kept(engine: MlxEngine) -> list[list[int]]:
     return [list(tokens) for order in engine.prefixes.store._lru._lrus.values() for _, tokens in order]
 
 
-@pytest.mark.parametrize("arch", ["llama", "qwen3", "gemma3_text"])
+@pytest.mark.parametrize("arch", ["llama", pytest.param("qwen3", marks=pytest.mark.slow), "gemma3_text"])
 def test_an_instruction_is_read_once_and_the_answers_are_the_same_to_the_token(tmp_path: Path, arch: str) -> None:
     """One after the other and side by side, beside questions that found nothing kept, and with the window of a sliding one."""
     student = make_tiny(tmp_path / arch, arch)
