@@ -50,6 +50,10 @@ class ChatForm:
         """Tokens at which the student stops writing."""
         return set(self.tokenizer.eos_token_ids)
 
+    def quotes_end(self, row: Row) -> bool:
+        """Whether the answer holds, before its end, a token that ends answers: such a row teaches to stop there."""
+        return not self.stop_ids.isdisjoint(row.tokens[row.target_start : -1])
+
     def prompt_text(self, messages: Sequence[Message]) -> str:
         """The text up to where the student's answer begins. ``messages`` ends with the user's."""
         return self._render(self._placed(messages), add_generation_prompt=True)

@@ -46,7 +46,7 @@ def read_rows(path: Path, chat: ChatForm, max_seq_length: int, *, mask_prompt: b
         DamagedRunError: A line is not a JSON object.
     """
     every = [chat.row(line["messages"]) for line in read_lines(path)]
-    fitting = [row for row in every if len(row.tokens) <= max_seq_length and not _stops_early(row, chat)]
+    fitting = [row for row in every if len(row.tokens) <= max_seq_length and not chat.quotes_end(row)]
     if not mask_prompt:
         fitting = [Row(row.tokens, 0) for row in fitting]
     return Rows(fitting, len(every) - len(fitting), max((len(row.tokens) for row in every), default=0))
@@ -135,10 +135,6 @@ def as_batch(rows: Sequence[Row]) -> Batch:
         tokens[index, : len(row.tokens)] = row.tokens
     counted = [(row.target_start, len(row.tokens) - 1) for row in rows]
     return mx.array(tokens), mx.array(counted)
-
-
-def _stops_early(row: Row, chat: ChatForm) -> bool:
-    return not chat.stop_ids.isdisjoint(row.tokens[row.target_start : -1])
 
 
 def _width(length: int) -> int:

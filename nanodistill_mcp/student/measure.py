@@ -31,7 +31,7 @@ def measure(request: MeasureRequest) -> Measured:
             "learn something else.",
             next_step="Drop or edit those rows with revise_examples, or choose another student with clone_run(student=...).",
         )
-    usable = [[row for row in rows if not _quotes_end(row, chat)] for rows in parts]
+    usable = [[row for row in rows if not chat.quotes_end(row)] for rows in parts]
     measured = [
         [MeasuredRow(tokens=len(row.tokens), learnt=len(row.tokens) - row.target_start) for row in rows]
         for rows in usable
@@ -59,7 +59,3 @@ def _rows(path: Path, chat: ChatForm, changed: list[str]) -> list[Row]:
         except TrainingError:  # all of them are named at once
             changed.append(str(line.get("id", "?")))
     return rows
-
-
-def _quotes_end(row: Row, chat: ChatForm) -> bool:
-    return not chat.stop_ids.isdisjoint(row.tokens[row.target_start : -1])

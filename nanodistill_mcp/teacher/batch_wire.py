@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from nanodistill_mcp.teacher.libraries import litellm
+from nanodistill_mcp.teacher.libraries import PLAYED_OPENAI, litellm
 from nanodistill_mcp.teacher.models import ModelFacts
 
 if TYPE_CHECKING:
@@ -20,14 +20,6 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 16
 _NOTHING_SENT_YET = [{"role": "user", "content": "."}]
-_PLAYED_OPENAI = {
-    "id": "played",
-    "object": "chat.completion",
-    "created": 0,
-    "model": "played",
-    "choices": [{"index": 0, "message": {"role": "assistant", "content": "."}, "finish_reason": "stop"}],
-    "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
-}
 _PLAYED_ANTHROPIC = {
     "id": "played",
     "type": "message",
@@ -80,7 +72,7 @@ class Rehearsal:
 
     async def form(self, sent: dict[str, Any] | None = None) -> WireForm:
         """What LiteLLM makes of a request; without one, of the shortest there is."""
-        played = _PLAYED_ANTHROPIC if self._facts.provider == "anthropic" else _PLAYED_OPENAI
+        played = _PLAYED_ANTHROPIC if self._facts.provider == "anthropic" else PLAYED_OPENAI
         exchange = _Exchange(200, played)
         await self._play(exchange, sent or {"messages": _NOTHING_SENT_YET, "max_tokens": 16})
         if exchange.form is None:

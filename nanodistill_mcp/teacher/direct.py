@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
-from nanodistill_mcp.teacher.libraries import litellm
+from nanodistill_mcp.teacher.libraries import PLAYED_OPENAI, litellm
 from nanodistill_mcp.teacher.models import ModelFacts
 from nanodistill_mcp.teacher.reading import Completion, read_completion
 
@@ -25,14 +25,6 @@ if TYPE_CHECKING:
 
 _SYSTEM, _USER = (f"{word}-{secrets.token_hex(16)}" for word in ("system", "user"))
 _MARKED = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": _USER}]
-_PLAYED = {
-    "id": "played",
-    "object": "chat.completion",
-    "created": 0,
-    "model": "played",
-    "choices": [{"index": 0, "message": {"role": "assistant", "content": "."}, "finish_reason": "stop"}],
-    "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
-}
 _PLAIN_ENDINGS = ("stop", "length", "tool_calls", "content_filter")
 _PLAIN_MESSAGE = {
     "role",
@@ -157,7 +149,7 @@ class DirectLine:
         """The request as LiteLLM writes it, with marks where the question stands."""
         import httpx
 
-        stage = _Stage(httpx.Response(200, json=_PLAYED))
+        stage = _Stage(httpx.Response(200, json=PLAYED_OPENAI))
         try:
             await self._by_litellm({**sent, "messages": _MARKED}, stage)
         except Exception:  # noqa: BLE001 - the call itself will tell

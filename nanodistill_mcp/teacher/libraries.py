@@ -22,6 +22,16 @@ _ENVIRONMENT = {
 }
 _LOUD = ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy")
 
+PLAYED_OPENAI = {
+    "id": "played",
+    "object": "chat.completion",
+    "created": 0,
+    "model": "played",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "."}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+}
+"""The shortest answer in OpenAI's form, for a request that LiteLLM is to write and nobody is to get."""
+
 
 def prepare_environment() -> None:
     """Set what LiteLLM reads while it is imported. Call it before anything imports it."""

@@ -111,7 +111,7 @@ class Course:
         """Go on with a new server. False when it is killed."""
         killed = len(self.killed)
         try:
-            async with self._connect() as agent:
+            async with connect_by_host(self.bench) as agent:
                 await agent.create(
                     self.name,
                     augment_factor=self.examples_per_seed,
@@ -146,13 +146,6 @@ class Course:
 
     def _deaths_of_workers(self) -> int:
         return sum(kill.kind == "worker" for kill, _ in self.killed)
-
-    @asynccontextmanager
-    async def _connect(self) -> AsyncGenerator[Agent, None]:
-        server = [sys.executable, "-m", "nanodistill_mcp", "serve"]
-        parameters = StdioServerParameters(command=sys.executable, args=[HOST, *server], env=self.bench.env)
-        async with Client(parameters) as client:
-            yield Agent(client)
 
     async def _kill(self) -> None:
         while self.waiting:
@@ -233,6 +226,23 @@ class Course:
                 again[death] += 1
             last[record["call_id"]] = index
         return again
+
+
+@asynccontextmanager
+async def connect_by_host(bench: Bench) -> AsyncGenerator[Agent, None]:
+    """An agent whose server was started by a host in between, which can be killed as well."""
+    server = [sys.executable, "-m", "nanodistill_mcp", "serve"]
+    parameters = StdioServerParameters(command=sys.executable, args=[HOST, *server], env=bench.env)
+    async with Client(parameters) as client:
+        yield Agent(client)
+
+
+def process_of(pid: int) -> psutil.Process | None:
+    """The process, while it lives."""
+    try:
+        return psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return None
 
 
 def find_host() -> psutil.Process | None:

@@ -22,6 +22,7 @@ from nanodistill_mcp.runs.paths import RunPaths
 from nanodistill_mcp.runs.records import WorkerRecord
 from nanodistill_mcp.runs.store import Run, read_record
 from tests.conftest import SHORT, STAGES, Agent, Bench
+from tests.crash.deaths import process_of
 
 pytestmark = pytest.mark.soak
 
@@ -149,7 +150,7 @@ class Soak:
             return None
         job = active_job(self._run(self.runs[-1]))
         record = read_record(job.worker, WorkerRecord) if job else None
-        return _process(record.worker.pid) if record else None
+        return process_of(record.worker.pid) if record else None
 
     def _student(self) -> psutil.Process | None:
         worker = self._worker()
@@ -236,13 +237,6 @@ def _words(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except psutil.Error:
         return []
-
-
-def _process(pid: int) -> psutil.Process | None:
-    try:
-        return psutil.Process(pid)
-    except psutil.NoSuchProcess:
-        return None
 
 
 def _is_zombie(process: psutil.Process) -> bool:

@@ -5,10 +5,8 @@ import os
 import random
 import re
 import signal
-import sys
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,6 @@ from typing import Any
 import anyio
 import psutil
 import pytest
-from mcp import Client, StdioServerParameters
 
 from nanodistill_mcp.jobs.launch import active_job
 from nanodistill_mcp.jobs.locks import is_held
@@ -25,7 +22,7 @@ from nanodistill_mcp.runs.paths import RunPaths
 from nanodistill_mcp.runs.records import WorkerRecord
 from nanodistill_mcp.runs.store import Run, read_record
 from tests.conftest import SHORT, Agent, Bench
-from tests.crash.deaths import HOST, find_host, find_server, is_gone, until
+from tests.crash.deaths import connect_by_host, find_host, find_server, is_gone, process_of, until
 from tests.crash.points import everything_reads
 from tests.server.made import RUN, amplified_run
 
@@ -68,7 +65,7 @@ class Way:
     async def _carried_to_the_end(self) -> bool:
         killed = self.killed.total()
         try:
-            async with self._connect() as agent:
+            async with connect_by_host(self.bench) as agent:
                 for self.stage in STAGES:
                     await self._finish(agent)
         except Exception:  # noqa: BLE001 - a client meets a server's death in many ways, none of which is the matter here
@@ -95,13 +92,6 @@ class Way:
                     assert "was ended by SIGKILL" in reply["message"], reply["message"]
                 assert reply["state"] in ("queued", "running", "interrupted", "failed"), reply
 
-    @asynccontextmanager
-    async def _connect(self) -> AsyncGenerator[Agent, None]:
-        server = [sys.executable, "-m", "nanodistill_mcp", "serve"]
-        parameters = StdioServerParameters(command=sys.executable, args=[HOST, *server], env=self.bench.env)
-        async with Client(parameters) as client:
-            yield Agent(client)
-
     async def _kill(self) -> None:
         for stage, kind, moment_s in self.kills:
             find = {"worker": self._worker, "trainer": self._trainer, "server": find_server, "host": find_host}[kind]
@@ -123,23 +113,16 @@ class Way:
 
     def _worker(self) -> psutil.Process | None:
         record = self._record()
-        return _process(record.worker.pid) if record and is_same(record.worker) else None
+        return process_of(record.worker.pid) if record and is_same(record.worker) else None
 
     def _trainer(self) -> psutil.Process | None:
         record = self._record()
         known = record and record.trainer
-        return _process(known.pid) if known and is_held(self.run.paths.trainer_lock) and is_same(known) else None
+        return process_of(known.pid) if known and is_held(self.run.paths.trainer_lock) and is_same(known) else None
 
     def _record(self) -> WorkerRecord | None:
         job = active_job(self.run)
         return read_record(job.worker, WorkerRecord) if job else None
-
-
-def _process(pid: int) -> psutil.Process | None:
-    try:
-        return psutil.Process(pid)
-    except psutil.NoSuchProcess:
-        return None
 
 
 def _hashes(folder: Path) -> dict[str, str]:
