@@ -44,6 +44,10 @@ class Companion:
 async def companion(module: str, log: Path) -> AsyncGenerator[Companion]:
     """Run ``main()`` of one of this package's modules beside this process while the block runs.
 
+    It stays in this process's session, because Linux gives each session its share of the processors: in one of its own a model waits
+    several times as long on a busy machine. It is to call :func:`os.setpgid` at once: a Ctrl-C in the terminal is for this process,
+    which ends the other in its turn.
+
     Args:
         module: Its name within the package.
         log: Receives its standard error.
@@ -56,7 +60,6 @@ async def companion(module: str, log: Path) -> AsyncGenerator[Companion]:
             stdout=subprocess.PIPE,
             stderr=log_fd,
             env=processes.environment(processes.STUDENT_ENVIRONMENT),
-            start_new_session=True,  # a Ctrl-C in the terminal is for this process, which ends the other in its turn
         )
     finally:
         os.close(log_fd)
@@ -70,4 +73,6 @@ async def companion(module: str, log: Path) -> AsyncGenerator[Companion]:
             with anyio.move_on_after(_GRACE_S):
                 await process.wait()
             processes.signal_group(process.pid, signal.SIGKILL)  # stragglers of its group
+            with suppress(ProcessLookupError):
+                process.kill()  # ended before it led a group
             await process.aclose()

@@ -45,6 +45,8 @@ class Engine(Protocol):
 
 def main() -> None:
     """Load what the first line asks for, then answer."""
+    if os.getpgrp() != os.getpid():
+        os.setpgid(0, 0)
     told = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
     code = _keep(sys.stdin.buffer, told)
