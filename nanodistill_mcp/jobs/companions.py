@@ -45,7 +45,7 @@ async def companion(module: str, log: Path) -> AsyncGenerator[Companion]:
     """Run ``main()`` of one of this package's modules beside this process while the block runs.
 
     It stays in this process's session, because Linux gives each session its share of the processors: in one of its own a model waits
-    several times as long on a busy machine. It is to call :func:`os.setpgid` at once: a Ctrl-C in the terminal is for this process,
+    longer on a busy machine (docs/benchmarks.md). It is to call :func:`os.setpgid` at once: a Ctrl-C in the terminal is for this process,
     which ends the other in its turn.
 
     Args:
