@@ -17,7 +17,7 @@ import anyio
 
 from nanodistill_mcp.errors import RunStateError
 from nanodistill_mcp.jobs import processes
-from nanodistill_mcp.jobs.locks import is_held, open_lock, try_lock
+from nanodistill_mcp.jobs.locks import holder_told, is_held, open_lock, try_lock
 from nanodistill_mcp.runs.faults import fault
 from nanodistill_mcp.runs.files import write_json
 from nanodistill_mcp.runs.paths import JobPaths
@@ -196,11 +196,11 @@ async def _remove_orphan(run: Run) -> None:
     if not jobs or not is_held(run.paths.trainer_lock):
         return
     record = read_record(jobs[-1].worker, WorkerRecord)
-    trainer = record.trainer if record is not None else None
+    told = (holder_told(run.paths.trainer_lock), record.trainer if record is not None else None)
     # Looked at once: its group keeps the number from being reused, also when the leader ends first.
-    known = trainer is not None and processes.is_same(trainer)
+    trainer = next((each for each in told if each is not None and processes.is_same(each)), None)
     for number in (signal.SIGTERM, signal.SIGKILL):
-        if trainer is not None and known:
+        if trainer is not None:
             processes.signal_group(trainer.pid, number)
         with anyio.move_on_after(_ORPHAN_GRACE_S):
             while is_held(run.paths.trainer_lock):

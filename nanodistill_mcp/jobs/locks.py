@@ -9,6 +9,12 @@ import fcntl
 import os
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from nanodistill_mcp.runs.files import open_plain
+from nanodistill_mcp.runs.records import ProcessIdentity
+
+_HOLDER_BYTES = 256
 _BUSY = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 
 
@@ -47,6 +53,25 @@ def is_held(path: Path) -> bool:
     finally:
         os.close(fd)
     return False
+
+
+def tell_who_holds(path: Path, holder: ProcessIdentity) -> None:
+    """Write into a lock's file who holds it: one write, not flushed, because whoever tells it may be killed the next moment."""
+    line = holder.model_dump_json().encode()
+    fd = open_lock(path)
+    try:
+        os.pwrite(fd, line.ljust(_HOLDER_BYTES), 0)
+    finally:
+        os.close(fd)
+
+
+def holder_told(path: Path) -> ProcessIdentity | None:
+    """Who a lock's file says held it last; None when it does not say."""
+    try:
+        with open_plain(path) as stream:
+            return ProcessIdentity.model_validate_json(stream.read(_HOLDER_BYTES))
+    except (OSError, ValidationError):
+        return None
 
 
 def is_same_file(fd: int, path: Path) -> bool:

@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from nanodistill_mcp.errors import NanodistillError, StudentDiedError, machine_error
 from nanodistill_mcp.jobs import machine, processes
 from nanodistill_mcp.jobs.guard import Sampler
-from nanodistill_mcp.jobs.locks import is_held, is_same_file, open_lock, try_lock
+from nanodistill_mcp.jobs.locks import is_held, is_same_file, open_lock, tell_who_holds, try_lock
 from nanodistill_mcp.jobs.student_process import (
     CHILD_POLL_S,
     GRACE_S,
@@ -177,7 +177,10 @@ class Job:
         )
         self.student_pid = child.pid
         try:
-            self._worker = self._worker.model_copy(update={"trainer": processes.identity(child.pid)})
+            student = processes.identity(child.pid)
+            fault("student.told")
+            tell_who_holds(self.run.paths.trainer_lock, student)
+            self._worker = self._worker.model_copy(update={"trainer": student})
             write_json(self.paths.worker, self._worker.model_dump())
             heard_at = time.monotonic()
             while (code := child.poll()) is None:

@@ -66,10 +66,13 @@ class Carried:
     def _write_given(self, theirs: RunPaths, ours: RunPaths) -> None:
         """Copy what the other run was given; its last file last."""
         shutil.copytree(theirs.policies, ours.policies)
-        for name in ("imported", "traces_cot", "policy", "rejected", "traces_amplified"):
-            source: Path = getattr(theirs, name)
+        for source, target in zip(_given_files(theirs), _given_files(ours), strict=True):
             if source.exists():
-                shutil.copy(source, getattr(ours, name))
+                shutil.copyfile(source, target)
+
+
+def _given_files(paths: RunPaths) -> list[Path]:
+    return [paths.imported, paths.traces_cot, paths.policy, paths.rejected, paths.traces_amplified]
 
 
 def has_given_examples(run: Run) -> bool:

@@ -17,10 +17,10 @@ import pytest
 
 from nanodistill_mcp.errors import RunStateError
 from nanodistill_mcp.jobs import launch
-from nanodistill_mcp.jobs.locks import is_held, open_lock, try_lock
+from nanodistill_mcp.jobs.locks import is_held, open_lock, tell_who_holds, try_lock
 from nanodistill_mcp.runs.files import read_lines
 from nanodistill_mcp.runs.paths import JobPaths
-from nanodistill_mcp.runs.records import Control
+from nanodistill_mcp.runs.records import Control, ProcessIdentity
 from tests.jobs.scenes import (
     Launcher,
     attach,
@@ -281,6 +281,21 @@ async def test_every_trainer_that_a_killed_supervisor_left_is_found_and_removed(
     record_property("measured", told)
 
 
+async def test_a_trainer_whose_worker_was_killed_before_it_wrote_that_down_is_known_by_its_lock(home: Path) -> None:
+    """The record takes a flush of the disk, which may take a second; the lock's file says it at once."""
+    run = make_run(home)
+    job = await begin(run, "errand", does=["stay"])
+    pids = await students_of(job)
+    worker = worker_of(job)
+    await until(lambda: facts(job.worker)["trainer"])
+    worker.kill()
+    await lost(run, job)
+    job.worker.write_text(json.dumps({**facts(job.worker), "trainer": None}))
+    second = await begin(run, "finish")
+    await gone(pids)
+    assert (await ended(run, second)).outcome == "done"
+
+
 async def test_a_trainer_that_cannot_be_known_for_sure_is_not_signalled(home: Path) -> None:
     """Its pid may be another program's by now: it is named to the user instead."""
     run = make_run(home)
@@ -293,6 +308,7 @@ async def test_a_trainer_that_cannot_be_known_for_sure_is_not_signalled(home: Pa
     record = facts(job.worker)
     record["trainer"]["start_ticks"] = 1.0
     job.worker.write_text(json.dumps(record))
+    tell_who_holds(run.paths.trainer_lock, ProcessIdentity.model_validate(record["trainer"]))
     with pytest.raises(RunStateError, match="still alive and could not be stopped"):
         await attach(run, "finish")
     assert living(pids) == pids

@@ -13,7 +13,6 @@ from nanodistill_mcp.demo.student import student_path
 from nanodistill_mcp.jobs.supervise import carry_out
 from nanodistill_mcp.pipeline.dataset import build_dataset
 from nanodistill_mcp.pipeline.recipe import resolve
-from nanodistill_mcp.pipeline.seeds import digest
 from nanodistill_mcp.pipeline.stages import STAGES
 from nanodistill_mcp.pipeline.training_plan import is_planned, planned, predicted_hours, stored_plan, training_options
 from nanodistill_mcp.runs.files import write_json
@@ -102,7 +101,7 @@ main()
 
 async def _planned(home: Path, dies_on: list[int], **options: Any) -> tuple[Run, Exit]:
     """Carry out plan_training in this process, with a student process that dies on rungs."""
-    spec = manifest(student=str(student_path()), options=options, seeds_sha256=digest(SEEDS))
+    spec = manifest(student=str(student_path()), options=options)
     run, _ = RunStore(home).create(spec, SEEDS)
     put_demo_examples(run)
     job = begin_job(run, "plan_training", training_lock_path=str(home / "training.lock"), student=str(student_path()))

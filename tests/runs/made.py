@@ -6,6 +6,7 @@ from typing import Any
 from nanodistill_mcp.demo import task
 from nanodistill_mcp.jobs.locks import open_lock, try_lock
 from nanodistill_mcp.jobs.supervise import Job
+from nanodistill_mcp.pipeline.seeds import digest
 from nanodistill_mcp.runs.files import write_json, write_lines
 from nanodistill_mcp.runs.paths import JobPaths
 from nanodistill_mcp.runs.records import Example, JobRequest, Plan, Range, RunManifest, RunSpec, Seed, Stage
@@ -26,7 +27,7 @@ def manifest(run_id: str = "tickets", **spec: Any) -> RunManifest:
         "preset": "recommended",
         "options": {},
         "budget_usd": 5.0,
-        "seeds_sha256": "0" * 64,
+        "seeds_sha256": digest(SEEDS),
     }
     several = Range(low=1, high=2)
     plan = Plan(
