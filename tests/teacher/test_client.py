@@ -303,7 +303,7 @@ async def test_a_stalled_request_ends_at_its_deadline_and_is_settled_at_its_wors
 
 async def test_no_more_requests_are_in_flight_than_allowed(desk: Desk) -> None:
     """Providers count connections, and small servers fall over."""
-    desk.answers(then=Says(GOOD.value, delay_s=0.02))
+    desk.answers(then=Says(GOOD.value, delay_s=0.1))
 
     async with desk.teacher(concurrency=5) as teacher:
         await asyncio.gather(*[teacher.ask(prompt, WorkedSolution) for prompt in questions(40)])
