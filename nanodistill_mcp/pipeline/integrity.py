@@ -9,11 +9,14 @@ from anyio import to_thread
 from nanodistill_mcp.errors import DamagedRunError
 from nanodistill_mcp.jobs.supervise import Job
 from nanodistill_mcp.jobs.supervise import Stage as Carry
+from nanodistill_mcp.pipeline.restart import products_of
 from nanodistill_mcp.pipeline.seeds import digest
 from nanodistill_mcp.runs.files import sha256_of
-from nanodistill_mcp.runs.paths import RunPaths
 from nanodistill_mcp.runs.records import Exit, Stage
 from nanodistill_mcp.runs.store import Run, read_record
+
+_PROVED: tuple[Stage, ...] = ("synthesize_cot", "extract_policy", "amplify")
+"""What the others write has its hashes in what they write last."""
 
 
 def with_proof(stage: Stage, carry_out: Carry) -> Carry:
@@ -22,7 +25,8 @@ def with_proof(stage: Stage, carry_out: Carry) -> Carry:
     async def proved(job: Job) -> dict[str, Any]:
         await to_thread.run_sync(check_unchanged, job.run)
         summary = await carry_out(job)
-        job.files = {path.name: await to_thread.run_sync(sha256_of, path) for path in _written_by(job.run.paths, stage)}
+        written = products_of(job.run.paths, stage) if stage in _PROVED else []
+        job.files = {path.name: await to_thread.run_sync(sha256_of, path) for path in written}
         return summary
 
     return proved
@@ -54,22 +58,8 @@ def _known(run: Run) -> Iterator[tuple[Stage, Path, str]]:
     One that was killed, failed, was cancelled or still runs may have written them anew, so nothing is known of them then.
     """
     newest = {job.stage: job for job in run.paths.job_list()}
-    stages: tuple[Stage, ...] = ("synthesize_cot", "extract_policy", "amplify")
-    for stage in stages:
+    for stage in _PROVED:
         ended = read_record(newest[stage].exit, Exit) if stage in newest else None
-        told = ended.files if ended else {}
-        for path in _written_by(run.paths, stage):
-            if known := told.get(path.name):
+        for path in products_of(run.paths, stage):
+            if ended and (known := ended.files.get(path.name)):
                 yield stage, path, known
-
-
-def _written_by(paths: RunPaths, stage: Stage) -> list[Path]:
-    match stage:
-        case "synthesize_cot":
-            return [paths.traces_cot]
-        case "extract_policy":
-            return [paths.policy]
-        case "amplify":
-            return [paths.traces_amplified, paths.rejected]
-        case "train" | "evaluate" | "export_gguf" | "compare_models" | "plan_training":
-            return []  # what they write has its hashes in what they write last

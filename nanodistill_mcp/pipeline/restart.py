@@ -24,7 +24,7 @@ def archive_from(run: Run, stage: Stage) -> list[str]:
     # What base and student answered is kept by what was asked of which adapter, so another training need not ask it again.
     again = [run.paths.answered] if stage == "evaluate" else []
     for later in PIPELINE[PIPELINE.index(stage) :]:
-        for path in [*_products(run.paths, later), *again]:
+        for path in [*products_of(run.paths, later), *again]:
             if path.exists():
                 target.mkdir(mode=0o700, parents=True, exist_ok=True)
                 fault("archive.rename")
@@ -35,7 +35,8 @@ def archive_from(run: Run, stage: Stage) -> list[str]:
     return moved
 
 
-def _products(paths: RunPaths, stage: Stage) -> list[Path]:
+def products_of(paths: RunPaths, stage: Stage) -> list[Path]:
+    """The files and folders a stage writes, the last-written one first."""
     match stage:
         case "synthesize_cot":
             return [paths.traces_cot]

@@ -82,10 +82,7 @@ async def inspect_teacher(
         return mlx_facts(endpoint, bytes_on_disk=facts.bytes_on_disk, bytes_missing=facts.bytes_to_download)
     wanted = {"model": endpoint.model, "texts": texts or {}}
     question = Question({"check": "teacher", **wanted}, ("litellm",))
-    if (found := recall and recall.answer(question)) is None:
-        found = await _result("teacher", "teacher.preflight", wanted)
-        if recall:
-            recall.keep(question, found)
+    found = await _result("teacher", "teacher.preflight", wanted, question, recall)
     return teacher_facts(endpoint, Looked.model_validate(found))
 
 
@@ -96,20 +93,29 @@ async def inspect_student(student: str, local_teacher: str = "", recall: Recall 
     files = {name: files_of(Path(name)) for name in folders if Path(name).is_absolute()}
     question = Question({"check": "student", **wanted, "files": files}, ("mlx-lm", "transformers"))
     told_by_files = len(files) == len(folders) and None not in files.values()  # the hub may say otherwise tomorrow
-    if (found := recall.answer(question) if recall and told_by_files else None) is None:
-        found = await _result("student", "student.child", wanted)
-        if recall and told_by_files:
-            recall.keep(question, found)
+    found = await _result("student", "student.child", wanted, question, recall if told_by_files else None)
     return StudentFacts.model_validate(found)
 
 
 async def inspect_device() -> DeviceFacts:
     """Where MLX computes on this machine, proved by two steps."""
     wanted = DeviceRequest(result_path=Path()).model_dump(mode="json")
-    return DeviceFacts.model_validate(await _result("device", "student.child", wanted))
+    return DeviceFacts.model_validate(await _asked("device", "student.child", wanted))
 
 
-async def _result(what: str, module: str, wanted: dict[str, Any]) -> dict[str, Any]:
+async def _result(
+    what: str, module: str, wanted: dict[str, Any], question: Question, recall: Recall | None
+) -> dict[str, Any]:
+    """What a check said before, else what it says now."""
+    if recall is None:
+        return await _asked(what, module, wanted)
+    if (found := recall.answer(question)) is None:
+        found = await _asked(what, module, wanted)
+        recall.keep(question, found)
+    return found
+
+
+async def _asked(what: str, module: str, wanted: dict[str, Any]) -> dict[str, Any]:
     """What one of our modules answers in a process of its own, which gets no key and no address."""
     with tempfile.TemporaryDirectory(prefix="nanodistill-") as folder:
         asked, told = Path(folder) / "asked.json", Path(folder) / "told.json"

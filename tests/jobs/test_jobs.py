@@ -21,6 +21,7 @@ from nanodistill_mcp.jobs.locks import is_held, open_lock, tell_who_holds, try_l
 from nanodistill_mcp.runs.files import read_lines
 from nanodistill_mcp.runs.paths import JobPaths
 from nanodistill_mcp.runs.records import Control, ProcessIdentity
+from nanodistill_mcp.runs.store import Run
 from tests.jobs.scenes import (
     Launcher,
     attach,
@@ -281,15 +282,21 @@ async def test_every_trainer_that_a_killed_supervisor_left_is_found_and_removed(
     record_property("measured", told)
 
 
-async def test_a_trainer_whose_worker_was_killed_before_it_wrote_that_down_is_known_by_its_lock(home: Path) -> None:
-    """The record takes a flush of the disk, which may take a second; the lock's file says it at once."""
-    run = make_run(home)
+async def _orphaned(run: Run) -> tuple[JobPaths, list[int]]:
+    """A job whose worker wrote down who the trainer is and was killed, and the pids that live on."""
     job = await begin(run, "errand", does=["stay"])
     pids = await students_of(job)
     worker = worker_of(job)
     await until(lambda: facts(job.worker)["trainer"])
     worker.kill()
     await lost(run, job)
+    return job, pids
+
+
+async def test_a_trainer_whose_worker_was_killed_before_it_wrote_that_down_is_known_by_its_lock(home: Path) -> None:
+    """The record takes a flush of the disk, which may take a second; the lock's file says it at once."""
+    run = make_run(home)
+    job, pids = await _orphaned(run)
     job.worker.write_text(json.dumps({**facts(job.worker), "trainer": None}))
     second = await begin(run, "finish")
     await gone(pids)
@@ -299,12 +306,7 @@ async def test_a_trainer_whose_worker_was_killed_before_it_wrote_that_down_is_kn
 async def test_a_trainer_that_cannot_be_known_for_sure_is_not_signalled(home: Path) -> None:
     """Its pid may be another program's by now: it is named to the user instead."""
     run = make_run(home)
-    job = await begin(run, "errand", does=["stay"])
-    pids = await students_of(job)
-    worker = worker_of(job)
-    await until(lambda: facts(job.worker)["trainer"])
-    worker.kill()
-    await lost(run, job)
+    job, pids = await _orphaned(run)
     record = facts(job.worker)
     record["trainer"]["start_ticks"] = 1.0
     job.worker.write_text(json.dumps(record))
